@@ -331,4 +331,7 @@ def _index(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
 @_rule("embedding")
 def _embedding(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
     table, shape = state.as_activation(values[0], "embedding"), get_shape(node)
+    if table.labels.shape[-1] == 1:  # of width 1: these are labels of the entries
+        state.atoms.freeze(table.labels, "an embedding uses all of its entries")
+        return make_fixed(node)
     return state.finish(table.labels.reshape([1] * (len(shape) - 1) + [-1]), shape, "embedding")

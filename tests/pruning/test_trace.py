@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dnntrain.nn.table_encoder import TableEncoder
+from dnntrain.protocols import Column, ColumnKind
 from dnntrain.pruning.cut import make_cut
 from dnntrain.pruning.labels import factor_reshape
 from dnntrain.pruning.trace import Group, find_groups
@@ -50,6 +52,15 @@ def test_a_residual_sum_couples_the_layers_that_it_joins() -> None:
 
 def test_outputs_of_the_network_stay() -> None:
     assert find_groups(Residual(), IMAGE).frozen == {"head": "they are the outputs of the network"}
+
+
+@pytest.mark.parametrize("kinds", [2, 9])  # embeddings of width 1, and of width 5
+def test_the_hidden_layers_of_a_table_are_cut_and_its_embeddings_stay(kinds: int) -> None:
+    columns = [Column("size", ColumnKind.NUMBER), Column("kind", ColumnKind.CATEGORY, tuple(map(str, range(kinds))))]
+    model = nn.Sequential(TableEncoder(columns), nn.Linear(TableEncoder(columns).width, 8), nn.ReLU(), nn.Linear(8, 1))
+    groups = find_groups(model, torch.zeros(1, 2)).groups
+    assert [layers(group) for group in groups if len(group) == 8] == [{"1.weight"}]
+    check_exact(model, groups, torch.zeros(1, 2))
 
 
 class Unknown(nn.Module):

@@ -10,6 +10,8 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
 from torch import nn
 
 from dnntrain.choices.prune._find_cut import describe_cost, measure_target
@@ -19,6 +21,7 @@ from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import (
+    Batch,
     BuildContext,
     Claim,
     Hooks,
@@ -60,8 +63,8 @@ class Depth(PruneChoice):
     def build(self, context: BuildContext) -> Hooks:
         steps = find_steps(self.at, self.at, 1, context, is_several=False)
         assert context.build_model is not None, "the trainer gives a model to every method"
-        match_excluded(self.exclude, context.build_model())
-        shape = ModelShape.from_spec(context.spec)
+        model, shape = context.build_model(), ModelShape.from_spec(context.spec)
+        self._check_reach(model, _find_candidates(model, context), shape)
 
         def cut(inputs: ReshapeInputs) -> Cut:
             return self.find_cut(inputs, shape)
@@ -69,30 +72,39 @@ class Depth(PruneChoice):
         return Hooks(reshaping=Reshaping(steps, cut))
 
     def find_cut(self, inputs: ReshapeInputs, shape: ModelShape) -> Cut:
-        """Return the cut that drops the fewest blocks for the target. Raises ConfigError if none is enough."""
+        """Return the cut that drops the fewest blocks for the target. Raises ConfigError if all are not enough."""
         model = inputs.model
         influence = measure_influence(model, inputs.batches(self.examples, _BATCH_SIZE))
         excluded = match_excluded(self.exclude, model)
         order = sorted((name for name in influence if name not in excluded), key=lambda name: influence[name])
+        # Of a network that was cut before the run, fewer blocks are left than `build` saw.
+        self._check_reach(model, order, shape)
+        goal = measure_target(model, self.target, shape) * (1 - self.ratio)
+
+        def is_enough(count: int) -> bool:
+            return measure_target(_drop(model, order[:count]), self.target, shape) <= goal
+
+        names = order[: next(filter(is_enough, range(1, len(order))), len(order))]
+        notes = {
+            "reason": f"{describe_cost(model, shape)} → {describe_cost(_drop(model, names), shape)}",
+            "blocks": ", ".join(names),
+        }
+        return Cut({}, drop_blocks(inputs.widths, names), notes=notes, dropped=tuple(names))
+
+    def _check_reach(self, model: nn.Module, candidates: Sequence[str], shape: ModelShape) -> None:
+        """Raise ConfigError if the target is missed without all blocks that may go."""
+        excluded = match_excluded(self.exclude, model)
+        names = [name for name in candidates if name not in excluded]
         whole = measure_target(model, self.target, shape)
-        for count in range(1, len(order) + 1):
-            names = order[:count]
-            smaller = _drop(model, names)
-            cost = measure_target(smaller, self.target, shape)
-            if cost <= whole * (1 - self.ratio):
-                notes = {
-                    "reason": f"{describe_cost(model, shape)} → {describe_cost(smaller, shape)}",
-                    "blocks": ", ".join(names),
-                }
-                return Cut({}, drop_blocks(inputs.widths, names), notes=notes, dropped=tuple(names))
-        reachable = 1 - measure_target(_drop(model, order), self.target, shape) / whole if order else 0.0
-        raise ConfigError(
-            f"prune.ratio={self.ratio} cannot be reached: without all {len(order)} blocks whose input and output have "
-            f"one shape, {reachable:.2f} of the {self.target} are removed",
-            f"use prune.ratio={int(100 * reachable) / 100}, or prune=structured"
-            if order
-            else "use prune=structured, or a residual network",
-        )
+        reachable = 1 - measure_target(_drop(model, names), self.target, shape) / whole if names else 0.0
+        if reachable < self.ratio:
+            raise ConfigError(
+                f"prune.ratio={self.ratio} cannot be reached: without all {len(names)} blocks whose input and output "
+                f"have one shape, {reachable:.2f} of the {self.target} are removed",
+                f"use prune.ratio={int(100 * reachable) / 100}, or prune=structured"
+                if names
+                else "use prune=structured, or a residual network",
+            )
 
     def check_with(self, hooks: Hooks) -> None:
         if hooks.feature_taps or any(item.stage is ModelStage.QUANTIZE for item in hooks.model_transforms):
@@ -101,6 +113,13 @@ class Depth(PruneChoice):
                 "they belong to blocks that may go",
                 "prune first, then train the result with init_from=RUN",
             )
+
+
+def _find_candidates(model: nn.Module, context: BuildContext) -> list[str]:
+    """Return the names of the blocks whose input and output have one shape."""
+    index = np.arange(1)
+    zeros = Batch(context.spec.inputs.make_zeros(1), torch.zeros(1), index, index)
+    return list(measure_influence(model, [zeros]))
 
 
 def _drop(model: nn.Module, names: Sequence[str]) -> nn.Module:

@@ -48,7 +48,17 @@ def test_the_blocks_are_gone_in_the_run_after_a_resume_and_when_loaded(tmp_path:
     assert trained(tmp_path / "again", *RUN)["digest"] == whole["digest"]
 
 
-def test_a_network_without_residual_blocks_is_rejected_at_the_cut(tmp_path: Path) -> None:
-    words = [word for word in RUN if not word.startswith("model")]
-    with pytest.raises(ConfigError, match="cannot be reached"):
-        trained(tmp_path / "run", *words, "model=mlp", "model.hidden=[16]", "prune.at=0%")
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("model=mlp", "model.hidden=[16]"), "use prune=structured, or a residual network"),
+        ((*RUN[:5], "prune.exclude=[blocks.0,blocks.1,blocks.2]"), "use prune.ratio=0.2"),
+    ],
+)
+def test_a_target_that_no_blocks_reach_is_rejected_before_the_run(
+    words: tuple[str, ...], hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="cannot be reached") as caught:
+        trained(tmp_path / "run", *words, *RUN[5:])
+    assert hint in str(caught.value)
+    assert not (tmp_path / "run").exists()
