@@ -52,9 +52,12 @@ def _split_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Modul
 
 
 def get_parallel_plan(model: nn.Module) -> Mapping[str, str] | None:
-    """Return the model's tensor-parallel plan, or None."""
+    """Return the model's tensor-parallel plan, without layers inside removed blocks, or None."""
     make_plan: Callable[[], Mapping[str, str]] | None = getattr(model, "tensor_parallel_plan", None)
-    return None if make_plan is None else make_plan()
+    if make_plan is None:
+        return None
+    removed = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Identity))
+    return {name: division for name, division in make_plan().items() if not name.startswith(removed)}
 
 
 def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dnntrain.distributed.parallel_dims import ParallelDims
-from dnntrain.protocols import MetricInfo, ModelSpec, PrecisionPolicy
+from dnntrain.protocols import MetricInfo, ModelSpec, PrecisionPolicy, WidthMultiple
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import format_bytes, format_count, pluralize
 
@@ -170,6 +170,7 @@ class Plan:
     metrics                 how each metric of the task is read; the metric `eval.metric` comes first
     threads                 CPU threads of each rank; a resumed run uses the same number
     profile_steps           steps that are traced (train.profile); 0: none
+    width_multiple          multiple of channels that the hardware computes well (prune.round_to=auto)
     unfreeze_step           step before which a part of the model is frozen (train.unfreeze_at), if any
     """
 
@@ -202,6 +203,7 @@ class Plan:
     threads: int = 1
     unfreeze_step: int | None = None
     profile_steps: int = 0
+    width_multiple: WidthMultiple = field(default_factory=WidthMultiple)
 
     @property
     def _freeze_text(self) -> str:

@@ -25,6 +25,7 @@ from dnntrain.planning.checks.single_examples import find_single_example_refusal
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, UNBALANCED_RATIO, DataFacts, ModelFacts, Plan
+from dnntrain.planning.width_multiple import choose_width_multiple
 from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware
@@ -116,6 +117,7 @@ def make_plan(
         metrics=list_metric_infos(config),
         unfreeze_step=unfreeze_step,
         profile_steps=_count_profile_steps(config, timetable, total_steps),
+        width_multiple=choose_width_multiple(hardware, bool(config.quant.formats)),
     )
 
 
@@ -180,7 +182,7 @@ def _collect_notes(
         *config.adapt.notes(config.init_from is not None or config.model.has_weights),
         *config.distill.notes(data.spec),
         *config.quant.notes(data.train),
-        *config.prune.notes(hardware),
+        *config.prune.notes(hardware, choose_width_multiple(hardware, bool(config.quant.formats))),
         *config.federated.notes(data.train, layout.dims.ranks),
         *config.optim.notes(hardware),
     ]

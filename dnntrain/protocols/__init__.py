@@ -46,6 +46,7 @@ from dnntrain.protocols.hardware_groups import (
     PrecisionPolicy,
     TrackChoice,
     Tracker,
+    WidthMultiple,
 )
 from dnntrain.protocols.hook_types import (
     Adjustment,
@@ -199,6 +200,7 @@ __all__ = [
     "TrainerHandles",
     "Vocabulary",
     "WeightInit",
+    "WidthMultiple",
     "find_metric",
     "keep_masks",
 ]

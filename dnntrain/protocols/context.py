@@ -158,6 +158,8 @@ class BuildContext:
     num_epochs        length of the run if the schedule sets the batch size and so counts epochs;
                       else 0
     explicit_schedule the batch size of each epoch; None if every epoch has `batch_size`
+    tensor_ranks      ranks that divide each layer of the model (parallel.tp)
+    width_multiple    multiple of channels that the hardware computes well
     fits_durations    a debugging run (`debug=`): methods fit their durations to it, at least one step
                       and at most the run, instead of rejecting them
     """
@@ -182,6 +184,8 @@ class BuildContext:
     num_epochs: float = 0.0
     explicit_schedule: EpochSchedule | None = None
     fits_durations: bool = False
+    tensor_ranks: int = 1
+    width_multiple: int = 1
 
     def get_metric(self, name: str | None, key: str) -> MetricInfo:
         """Return the metric called `name`, or the metric `eval.metric` if `name` is None.

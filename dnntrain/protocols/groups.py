@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dnntrain.input.source import DataSet
     from dnntrain.nn.shape import ModelShape
+    from dnntrain.protocols.hardware_groups import WidthMultiple
     from dnntrain.protocols.task import ModelSpec
     from dnntrain.utils.hardware import Hardware
 
@@ -263,8 +264,8 @@ class AdaptChoice(Method):
 class PruneChoice(Method):
     """Pruning."""
 
-    def notes(self, hardware: Hardware) -> tuple[str, ...]:
-        """Return notes for the plan of a run on `hardware`."""
+    def notes(self, hardware: Hardware, multiple: WidthMultiple) -> tuple[str, ...]:
+        """Return notes for the plan of a run on `hardware`, which computes such widths well."""
         return ()
 
 

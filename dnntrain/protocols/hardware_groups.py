@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class WidthMultiple:
+    """A multiple of channels that the hardware computes without waste, and the reason for it."""
+
+    value: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class PrecisionPolicy:
     """The number formats of a run; weights stay float32.
 

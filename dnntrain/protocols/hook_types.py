@@ -131,6 +131,7 @@ class ReshapeInputs:
     number   number of the cut in the run, from 0
     batches  `batches(examples, size)` yields so many training examples, unaugmented, in batches
     loss     sum of the task's loss over a batch: `(outputs, batch) → scalar`
+    states   states of the checkpoint that is cut, by name
     """
 
     model: Module
@@ -138,6 +139,7 @@ class ReshapeInputs:
     number: int
     batches: Callable[[int, int], Iterable[Batch]]
     loss: Callable[[Tensor, Batch], Tensor]
+    states: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,14 @@ class Reshaping:
 
     steps     numbers of completed steps after which the network is cut, ascending
     find_cut  chooses the channels that go; all ranks call it with the same inputs
+    check     raises ConfigError if the network, whole and with zero weights, cannot be cut so; it is
+              called before the run begins
     done      cuts that the run has had already
     """
 
     steps: tuple[int, ...]
     find_cut: Callable[[ReshapeInputs], Cut]
+    check: Callable[[Module], None]
     done: int = 0
 
     @property

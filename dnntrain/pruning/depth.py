@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.nn.partition import find_blocks
-from dnntrain.protocols import Batch
 from dnntrain.pruning.widths import Widths
 
 
 @torch.no_grad()
-def measure_influence(model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+def measure_influence(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
     """Return 1 - cos(input, output) of each block whose input and output have one shape.
 
     The cosine is the mean over examples. Blocks that change little have a small influence (Men et
@@ -37,9 +36,9 @@ def measure_influence(model: nn.Module, batches: Iterable[Batch]) -> dict[str, f
     handles = [block.register_forward_hook(partial(record, name)) for name, block in blocks.items()]
     try:
         model.eval()
-        for batch in batches:
+        for inputs in batches:
             # A block in place (relu_) would change its own input, so the input is kept by a copy.
-            model(batch.inputs.clone())
+            model(inputs.clone())
     finally:
         for handle in handles:
             handle.remove()

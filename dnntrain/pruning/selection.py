@@ -29,7 +29,8 @@ class Rules:
     scope     "local": each group loses the same share; "global": the lowest scores of all go;
               "isomorphic": the lowest of groups of the same form
     protect   share of each group that stays at least
-    round_to  widths are multiples of it, if they are larger
+    round_to  widths in channels are multiples of it; those of narrower groups, of the largest common
+              divisor
     """
 
     scope: str = "global"
@@ -55,7 +56,7 @@ def select_units(
             counts[number] += 1
     removed: Removed = {}
     for number, count in counts.items():
-        units = _round_count(len(groups[number]), count, rules)
+        units = _round_count(groups[number], count, rules)
         if units:
             values = scores[number]
             assert values is not None
@@ -91,12 +92,21 @@ def _max_removed(size: int, rules: Rules) -> int:
     return size - max(1, math.ceil(rules.protect * size - 1e-9))
 
 
-def _round_count(size: int, removed: int, rules: Rules) -> int:
-    """Return the number of units that go, so that a multiple of `round_to` stays."""
-    kept = size - removed
-    if rules.round_to > 1 and size > rules.round_to:
-        kept = min(size, math.ceil(kept / rules.round_to) * rules.round_to)
-    return size - kept
+def _round_count(group: Group, removed: int, rules: Rules) -> int:
+    """Return the number of units that go, so that a multiple of channels stays."""
+    size, multiple = len(group), get_unit_multiple(group, rules.round_to)
+    return size - min(size, math.ceil((size - removed) / multiple) * multiple)
+
+
+def get_unit_multiple(group: Group, round_to: int) -> int:
+    """Return the multiple of units that keeps widths of `group` at multiples of `round_to` channels.
+
+    A unit is a channel, or several, such as a head. A group that is no wider than the multiple keeps
+    a multiple of the largest common divisor.
+    """
+    outputs = [len(indices) for (_, axis), indices in zip(group.axes, group.units[0], strict=True) if axis == 0]
+    multiple = round_to // math.gcd(round_to, min(outputs, default=1))
+    return multiple if multiple < len(group) else math.gcd(multiple, len(group))
 
 
 def find_removed(

@@ -81,6 +81,12 @@ def _is_owned_by(name: str, owned_names: Sequence[str]) -> bool:
     return any(name == owned_name or name.startswith(f"{owned_name}.") for owned_name in owned_names)
 
 
+def check_reshaping(config: RunConfig, data: PreparedData, hooks: Hooks) -> None:
+    """Check that the network can be cut as configured. Raises ConfigError if not."""
+    if hooks.reshaping is not None:
+        hooks.reshaping.check(build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks))
+
+
 def check_unfreezing(config: RunConfig, hooks: Hooks) -> None:
     """Check that the methods support `train.unfreeze_at`. Raises ConfigError if not."""
     if config.train.unfreeze_at is None:

@@ -27,6 +27,7 @@ from dnntrain.run.preflight import (
     check_init_weights,
     check_pipeline_stages,
     check_quantization,
+    check_reshaping,
     check_scheduled_values,
     check_unfreezing,
 )
@@ -136,6 +137,7 @@ def open_session(
     hooks = add_widths(hooks, read_init_widths(config))
     check_scheduled_values(config, plan, data, hooks)
     check_pipeline_stages(config, plan, data, hooks)
+    check_reshaping(config, data, hooks)
     check_unfreezing(config, hooks)
     check_clients(config, plan, data, hooks, device)
     plan = add_method_memory(plan, hooks)

@@ -22,17 +22,8 @@ if TYPE_CHECKING:
     from dnntrain.training.reshape import ReshapeRequest
     from dnntrain.training.trainer import Trainer
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dnntrain.display.base import Display
-    from dnntrain.protocols import Tracker
-    from dnntrain.run.directory import RunDirectory
-    from dnntrain.run.session import Session
-    from dnntrain.run.start import RunStart
-    from dnntrain.training.phases import TrainerSequence
-    from dnntrain.training.reshape import ReshapeRequest
-    from dnntrain.training.trainer import Trainer
+Say = Callable[[str], None]
+Listener = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass
@@ -194,9 +185,3 @@ def _raise_if_stopped(trainer: Trainer, folder: Path) -> None:
     error = Interrupted(text, hint) if signal_number == signal.SIGINT else Preempted(text, hint)
     error.is_saved = True
     raise error
-
-
-Say = Callable[[str], None]
-
-
-Listener = Callable[[Mapping[str, Any]], None]

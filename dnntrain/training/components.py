@@ -51,6 +51,8 @@ def make_build_context(
         build_model=lambda: build_unfilled_model(config, shape),
         collectives=collectives,
         fits_durations=config.is_debugging,
+        tensor_ranks=plan.degrees.tp,
+        width_multiple=plan.width_multiple.value,
     )
     return with_schedule_length(config, context)
 

@@ -132,7 +132,14 @@ def cut_checkpoint(setup: RunSetup, checkpoint: Checkpoint) -> tuple[Checkpoint,
     config = setup.config
     model = build_unfilled_model(config, ModelShape.from_spec(setup.data.spec), setup.hooks)
     ModelState(model).load_state_dict(checkpoint.states["model"])
-    inputs = ReshapeInputs(model, widths, reshaping.done, partial(_iterate_samples, setup), partial(_sum_loss, setup))
+    inputs = ReshapeInputs(
+        model,
+        widths,
+        reshaping.done,
+        partial(_iterate_samples, setup),
+        partial(_sum_loss, setup),
+        checkpoint.states,
+    )
     cut = reshaping.find_cut(inputs)
     cut = replace(cut, widths=replace(cut.widths, cuts=reshaping.done + 1))
     kept = {**cut.kept, **_find_aliases(model, cut)}

@@ -42,6 +42,7 @@ KNOBS: dict[str, tuple[str, ...]] = {
     "quant.qat": ("quant.freeze_batch_norm=60%", "quant.freeze_observers=80%"),
     "sched.inverse_sqrt": ("sched.timescale=1step",),
     "sched.exponential": ("sched.step_size=1step",),
+    "prune.magnitude": ("prune.until=3step", "prune.cuts=2"),
     "distill.fitnet": ("distill.layers=[layers.1]",),
     "distill.attention_transfer": ("distill.layers=[stages.1]",),
 }
@@ -88,7 +89,7 @@ BATCH_SIZES: tuple[tuple[str, ...], ...] = (
 
 #: What a message names a setting by.
 _SETTING = re.compile(
-    r"\b(?:task|train|data|eval|parallel|norm|optim|sched|adapt|augment|reg|average|monitor|precision|distill|quant|model|launch)\b(?:[.=][\w.=\[]+)?"
+    r"\b(?:task|train|data|eval|parallel|norm|optim|sched|adapt|augment|reg|average|monitor|precision|distill|quant|prune|federated|model|launch)\b(?:[.=][\w.=\[]+)?"
 )
 
 
@@ -150,12 +151,25 @@ def combination(seed: int, number: int) -> Combination:
         words += _chosen("quant", draw.choices(("qat", "float8_training"), (7, 1))[0])
     if Random(f"{seed}/{number}/adapt").random() < 0.1:
         words += ["adapt=lora", "adapt.rank=2"]
+    words += _draw_pruning(Random(f"{seed}/{number}/prune"))
     words += layout.overrides
     for setting in draw.sample(SETTINGS, draw.choices((0, 1, 2), (4, 3, 2))[0]):
         words += setting if _known(setting[0], words) else ()
     if draw.random() < 0.25:
         words += [word for word in draw.choice(BATCH_SIZES) if _known(word, words)]
     return Combination(number, layout.ranks, line(*BASE, *SHORT, *words), teacher)
+
+
+def _draw_pruning(draw: Random) -> list[str]:
+    """For a fifth of the runs, a choice of `prune` that acts after the first or second step."""
+    if draw.random() >= 0.2:
+        return []
+    name = draw.choice([name for name in _names("prune") if name != "none"])
+    words = _chosen("prune", name)
+    if name == "structured":
+        words += [f"prune.round_to={draw.choice((1, 2, 4))}", f"prune.criterion={draw.choice(('magnitude', 'taylor'))}"]
+        words += ["prune.ratio=0.3"]
+    return [*words, f"prune.at={draw.choice((1, 2))}step"]
 
 
 def _known(word: str, words: list[str]) -> bool:
@@ -243,7 +257,7 @@ def _not_as_asked(run: Path, tried: Combination) -> str:
     resolved = yaml.safe_load((run / "config.yaml").read_text())
     plan = json.loads((run / "plan.json").read_text())
     asked = dict(word.split("=", 1) for word in tried.overrides)
-    for group in ("norm", "sched", "optim", "distill", "quant", "precision"):
+    for group in ("norm", "sched", "optim", "distill", "quant", "prune", "precision"):
         if group in asked and resolved["choices"][group] != asked[group]:
             return f"{group}={resolved['choices'][group]} in the place of {asked[group]}"
     for group in ("augment", "reg", "average", "monitor"):

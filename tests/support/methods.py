@@ -52,6 +52,7 @@ SPECIAL: dict[str, tuple[str, ...]] = {
     "norm.ghost": ("norm.virtual_batch_size=4",),
     "prune.depth": TRANSFORMER,
     "prune.magnitude": ("prune.cuts=2",),
+    "prune.structured": ("prune.round_to=2",),
 }
 
 #: Choices that are the run of BASE itself, or only stand for others.

@@ -12,13 +12,22 @@ from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
 from dnntrain.nn.cost import count_forward_cost, count_parameters
+from dnntrain.nn.partition import get_divisible_sizes
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import ReshapeInputs
 from dnntrain.pruning.criteria import ScoreInputs, Scores, score_units, uses_gradients
 from dnntrain.pruning.cut import Cut, cut_model, get_tensors, make_cut
 from dnntrain.pruning.latency import measure_latency_ratio
 from dnntrain.pruning.repair import compensate_removed, recalibrate_batch_norm
-from dnntrain.pruning.selection import Removed, Rules, describe_removed, exclude_groups, find_removed, name_kinds
+from dnntrain.pruning.selection import (
+    Removed,
+    Rules,
+    describe_removed,
+    exclude_groups,
+    find_removed,
+    get_unit_multiple,
+    name_kinds,
+)
 from dnntrain.pruning.trace import Coupling, Group
 from dnntrain.pruning.verify import find_safe_groups
 from dnntrain.pruning.widths import Widths
@@ -80,7 +89,7 @@ def find_cut(options: CutOptions, factor: float, inputs: ReshapeInputs) -> Cut:
         raise ConfigError(
             f"prune.ratio cannot be reached: the {options.target} can be reduced to {cost / measure({}):.2f} of those "
             f"before the cut, not to {factor:.2f}",
-            "use a smaller prune.ratio or prune.protect, or exclude less",
+            "use a smaller prune.ratio, prune.protect or prune.round_to, or exclude less",
         )
     cut = make_cut(model, removed, groups, inputs.widths)
     smaller = cut_model(model, cut)
@@ -110,9 +119,30 @@ def check_limit(model: nn.Module, groups: Sequence[Group], options: CutOptions, 
     if smallest > whole * (1 - ratio):
         reachable = int(100 * (1 - smallest / whole)) / 100
         raise ConfigError(
-            f"prune.ratio={ratio} cannot be reached: without more than prune.protect={options.rules.protect} allows, "
-            f"at most {reachable:.2f} of the {options.target} can be removed",
-            f"use prune.ratio={reachable}, a smaller prune.protect, or exclude less",
+            f"prune.ratio={ratio} cannot be reached: with prune.protect={options.rules.protect} and "
+            f"prune.round_to={options.rules.round_to}, at most {reachable:.2f} of the {options.target} can be removed",
+            f"use prune.ratio={reachable}, a smaller prune.protect or prune.round_to, or exclude less"
+            if reachable
+            else "use a smaller prune.round_to",
+        )
+
+
+def check_tensor_parallel(model: nn.Module, groups: Sequence[Group], round_to: int, ranks: int) -> None:
+    """Raise ConfigError, with the multiple that works, if a cut may leave widths that `ranks` do not divide."""
+    if ranks == 1:
+        return
+    weights = {f"{name}.weight" for name, _ in get_divisible_sizes(model)}
+    divided = [group for group in groups if any(axis == (name, 0) for axis in group.axes for name in weights)]
+
+    def list_failing(multiple: int) -> list[Group]:
+        return [group for group in divided if get_unit_multiple(group, multiple) % ranks]
+
+    if failing := list_failing(round_to):
+        multiples = range(round_to, 1024 * round_to, round_to)
+        fitting = next((multiple for multiple in multiples if not list_failing(multiple)), None)
+        raise ConfigError(
+            f"prune.round_to={round_to} may leave a width of {failing[0].name} that parallel.tp={ranks} does not divide",
+            f"use prune.round_to={fitting}, or parallel=fsdp" if fitting else "use parallel=fsdp",
         )
 
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Refusal
+from dnntrain.protocols import BuildContext
 from dnntrain.utils.units import Duration
-
-
-def find_divided_models(choice: str, dims: ParallelDims, subject: str) -> Iterator[Refusal]:
-    """Reject stages and tensor parallelism: their shards are planned for the network before the cut."""
-    for name, degree in (("pp", dims.pp), ("tp", dims.tp)):
-        if degree > 1:
-            yield Refusal(
-                f"prune={choice} does not support parallel.{name}={degree}, because the layout is planned for {subject}",
-                "use parallel=ddp or parallel=fsdp, or leave prune out",
-            )
 
 
 def find_steps(at: Duration, until: Duration, cuts: int, context: BuildContext, is_several: bool) -> tuple[int, ...]:

@@ -7,27 +7,22 @@ Source: Men et al., "ShortGPT: layers in large language models are more redundan
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dnntrain.choices.prune._find_cut import describe_cost, measure_target
-from dnntrain.choices.prune._options import find_divided_models, find_steps
+from dnntrain.choices.prune._options import find_steps
 from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Range
-from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import (
-    Batch,
     BuildContext,
     Claim,
     Hooks,
     ModelStage,
     PruneChoice,
-    Refusal,
     ReshapeInputs,
     Reshaping,
     Role,
@@ -57,47 +52,51 @@ class Depth(PruneChoice):
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=depth", "use prune=none"),)
 
-    def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
-        return find_divided_models("depth", dims, "all blocks")
-
     def build(self, context: BuildContext) -> Hooks:
         steps = find_steps(self.at, self.at, 1, context, is_several=False)
-        assert context.build_model is not None, "the trainer gives a model to every method"
-        model, shape = context.build_model(), ModelShape.from_spec(context.spec)
-        self._check_reach(model, _find_candidates(model, context), shape)
+        shape = ModelShape.from_spec(context.spec)
 
         def cut(inputs: ReshapeInputs) -> Cut:
-            return self.find_cut(inputs, shape)
+            return self._find_cut(inputs, shape)
 
-        return Hooks(reshaping=Reshaping(steps, cut))
+        def check(model: nn.Module) -> None:
+            self._find_limit(model, self._rank_blocks(model, [shape.make_zeros(2)]), shape)
 
-    def find_cut(self, inputs: ReshapeInputs, shape: ModelShape) -> Cut:
-        """Return the cut that drops the fewest blocks for the target. Raises ConfigError if all are not enough."""
+        return Hooks(reshaping=Reshaping(steps, cut, check))
+
+    def _find_cut(self, inputs: ReshapeInputs, shape: ModelShape) -> Cut:
+        """Return the cut that drops the fewest blocks for the target. Raises ConfigError if none is enough."""
         model = inputs.model
-        influence = measure_influence(model, inputs.batches(self.examples, _BATCH_SIZE))
-        excluded = match_excluded(self.exclude, model)
-        order = sorted((name for name in influence if name not in excluded), key=lambda name: influence[name])
-        # Of a network that was cut before the run, fewer blocks are left than `build` saw.
-        self._check_reach(model, order, shape)
-        goal = measure_target(model, self.target, shape) * (1 - self.ratio)
-
-        def is_enough(count: int) -> bool:
-            return measure_target(_drop(model, order[:count]), self.target, shape) <= goal
-
-        names = order[: next(filter(is_enough, range(1, len(order))), len(order))]
+        batches = inputs.batches(self.examples, _BATCH_SIZE)
+        order = self._rank_blocks(model, (batch.inputs for batch in batches))
+        limit = self._find_limit(model, order, shape)
+        counts = range(1, len(order) + 1)
+        names = next(
+            order[:count]
+            for count in counts
+            if measure_target(_drop(model, order[:count]), self.target, shape) <= limit
+        )
         notes = {
             "reason": f"{describe_cost(model, shape)} → {describe_cost(_drop(model, names), shape)}",
             "blocks": ", ".join(names),
         }
         return Cut({}, drop_blocks(inputs.widths, names), notes=notes, dropped=tuple(names))
 
-    def _check_reach(self, model: nn.Module, candidates: Sequence[str], shape: ModelShape) -> None:
-        """Raise ConfigError if the target is missed without all blocks that may go."""
+    def _rank_blocks(self, model: nn.Module, batches: Iterable[Tensor]) -> list[str]:
+        """Return the names of the blocks that may go, the least important one first."""
         excluded = match_excluded(self.exclude, model)
-        names = [name for name in candidates if name not in excluded]
+        influence = measure_influence(model, batches)
+        return sorted((name for name in influence if name not in excluded), key=lambda name: influence[name])
+
+    def _find_limit(self, model: nn.Module, names: Sequence[str], shape: ModelShape) -> float:
+        """Return the cost that the target allows.
+
+        Raises ConfigError, with the largest ratio, if it cannot be reached without the blocks `names`.
+        """
         whole = measure_target(model, self.target, shape)
-        reachable = 1 - measure_target(_drop(model, names), self.target, shape) / whole if names else 0.0
-        if reachable < self.ratio:
+        limit, smallest = (1 - self.ratio) * whole, measure_target(_drop(model, names), self.target, shape)
+        if smallest > limit:
+            reachable = 1 - smallest / whole
             raise ConfigError(
                 f"prune.ratio={self.ratio} cannot be reached: without all {len(names)} blocks whose input and output "
                 f"have one shape, {reachable:.2f} of the {self.target} are removed",
@@ -105,6 +104,7 @@ class Depth(PruneChoice):
                 if names
                 else "use prune=structured, or a residual network",
             )
+        return limit
 
     def check_with(self, hooks: Hooks) -> None:
         if hooks.feature_taps or any(item.stage is ModelStage.QUANTIZE for item in hooks.model_transforms):
@@ -113,13 +113,6 @@ class Depth(PruneChoice):
                 "they belong to blocks that may go",
                 "prune first, then train the result with init_from=RUN",
             )
-
-
-def _find_candidates(model: nn.Module, context: BuildContext) -> list[str]:
-    """Return the names of the blocks whose input and output have one shape."""
-    index = np.arange(1)
-    zeros = Batch(context.spec.inputs.make_zeros(1), torch.zeros(1), index, index)
-    return list(measure_influence(model, [zeros]))
 
 
 def _drop(model: nn.Module, names: Sequence[str]) -> nn.Module:

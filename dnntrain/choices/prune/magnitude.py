@@ -12,7 +12,7 @@ from torch import Tensor
 from dnntrain.choices.prune._masks import WeightMasks, check_no_average, make_mask_hooks, select_weights
 from dnntrain.choices.prune._options import find_steps, list_ratios
 from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Range
-from dnntrain.protocols import BuildContext, Claim, Hooks, LayoutRequirement, PruneChoice, Role
+from dnntrain.protocols import BuildContext, Claim, Hooks, LayoutRequirement, PruneChoice, Role, WidthMultiple
 from dnntrain.utils.hardware import Hardware
 
 
@@ -39,7 +39,7 @@ class Magnitude(PruneChoice):
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=magnitude", "use prune=none"),)
 
-    def notes(self, hardware: Hardware) -> tuple[str, ...]:
+    def notes(self, hardware: Hardware, multiple: WidthMultiple) -> tuple[str, ...]:
         return (
             "prune=magnitude makes nothing faster: dense kernels multiply the zeros too; prune=structured does, "
             "because it removes channels",

@@ -13,7 +13,7 @@ from dnntrain.choices.prune._masks import WeightMasks, check_no_average, make_ma
 from dnntrain.choices.prune._options import find_steps
 from dnntrain.config.fields import Duration
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import BuildContext, Claim, Hooks, LayoutRequirement, PruneChoice, Role
+from dnntrain.protocols import BuildContext, Claim, Hooks, LayoutRequirement, PruneChoice, Role, WidthMultiple
 from dnntrain.utils.hardware import Hardware
 
 #: Consecutive inputs of a group, and how many of them stay.
@@ -35,7 +35,7 @@ class Nm24(PruneChoice):
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=nm24", "use prune=none"),)
 
-    def notes(self, hardware: Hardware) -> tuple[str, ...]:
+    def notes(self, hardware: Hardware, multiple: WidthMultiple) -> tuple[str, ...]:
         if hardware.device == "cuda":
             return (
                 "prune=nm24: sparse kernels of the GPU compute linear layers with such weights "

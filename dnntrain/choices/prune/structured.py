@@ -6,13 +6,21 @@ DepGraph (Fang et al., 2023).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from dnntrain.choices.prune._find_cut import CutOptions, check_limit, find_cut, find_groups_to_cut
-from dnntrain.choices.prune._options import find_divided_models, find_steps, list_ratios
+from torch import nn
+
+from dnntrain.choices.prune._find_cut import (
+    CutOptions,
+    check_limit,
+    check_tensor_parallel,
+    find_cut,
+    find_groups_to_cut,
+)
+from dnntrain.choices.prune._options import find_steps, list_ratios
 from dnntrain.config.fields import Annotated, Duration, Fraction, Literal, PositiveInt, Range
-from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import (
@@ -26,9 +34,29 @@ from dnntrain.protocols import (
     Reshaping,
     Role,
     RunFacts,
+    WidthMultiple,
 )
 from dnntrain.pruning.cut import Cut
 from dnntrain.pruning.selection import Rules
+from dnntrain.utils.hardware import Hardware
+
+#: The name of the state that holds the multiple of widths.
+STATE = "prune"
+
+
+class SavedMultiple:
+    """The multiple of widths; `auto` keeps that of the machine on which the run began."""
+
+    def __init__(self, setting: int | str, automatic: int) -> None:
+        self._is_auto = setting == "auto"
+        self.value = automatic if isinstance(setting, str) else setting
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"round_to": self.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self._is_auto:
+            self.value = int(state.get("round_to", self.value))
 
 
 @dataclass(frozen=True)
@@ -51,7 +79,9 @@ class Structured(PruneChoice):
     )
     protect: Fraction = 0.1  # share of each group that stays at least
     exclude: tuple[str, ...] = ()  # patterns of modules that stay as they are, such as stages.0.*
-    round_to: PositiveInt = 1  # the widths that stay are multiples of it, such as 8 or 16
+    round_to: Literal["auto"] | PositiveInt = (
+        1  # widths in channels stay multiples of it, such as 8 or 16; auto: what the hardware computes well
+    )
     schedule: Literal["one_shot", "iterative", "gradual"] = (
         "one_shot"  # one cut; several that each remove the same share of the rest; several, most of them early
     )
@@ -67,9 +97,6 @@ class Structured(PruneChoice):
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.LAYER_WEIGHTS, "prune=structured", "use prune=none"),)
 
-    def find_layout_refusals(self, dims: ParallelDims) -> Iterator[Refusal]:
-        return find_divided_models("structured", dims, "the widths before the cut")
-
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
         if self.target == "latency" and facts.ranks > 1:
             yield Refusal(
@@ -81,7 +108,8 @@ class Structured(PruneChoice):
         steps = find_steps(self.at, self.until, self.cuts, context, self.schedule != "one_shot")
         ratios = list_ratios(self.ratio, len(steps), self.schedule == "gradual")
         shape = ModelShape.from_spec(context.spec)
-        rules = Rules(self.scope, self.protect, self.round_to)
+        multiple = SavedMultiple(self.round_to, context.width_multiple)
+        rules = Rules(self.scope, self.protect, multiple.value)
         options = CutOptions(
             self.criterion,
             rules,
@@ -93,14 +121,23 @@ class Structured(PruneChoice):
             self.compensate,
             self.recalibrate,
         )
-        assert context.build_model is not None, "the trainer gives a model to every method"
-        model = context.build_model().eval()
-        check_limit(model, find_groups_to_cut(model, options).groups, options, self.ratio)
+
+        def check(model: nn.Module) -> None:
+            groups = find_groups_to_cut(model.eval(), options).groups
+            check_tensor_parallel(model, groups, multiple.value, context.tensor_ranks)
+            check_limit(model, groups, options, self.ratio)
 
         def cut(inputs: ReshapeInputs) -> Cut:
-            return find_cut(options, (1 - ratios[inputs.number]) / (1 - [0.0, *ratios][inputs.number]), inputs)
+            multiple.load_state_dict(inputs.states.get(STATE, {}))
+            saved_options = replace(options, rules=replace(rules, round_to=multiple.value))
+            return find_cut(saved_options, (1 - ratios[inputs.number]) / (1 - [0.0, *ratios][inputs.number]), inputs)
 
-        return Hooks(reshaping=Reshaping(steps, cut))
+        return Hooks(reshaping=Reshaping(steps, cut, check), state={STATE: multiple})
+
+    def notes(self, hardware: Hardware, multiple: WidthMultiple) -> tuple[str, ...]:
+        if self.round_to != "auto":
+            return ()
+        return (f"prune.round_to=auto: widths stay multiples of {multiple.value}, because {multiple.reason}",)
 
     def check_with(self, hooks: Hooks) -> None:
         if any(transform.stage is ModelStage.QUANTIZE for transform in hooks.model_transforms):

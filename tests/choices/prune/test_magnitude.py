@@ -13,6 +13,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.load import load_model
+from dnntrain.protocols import WidthMultiple
 from dnntrain.utils.hardware import Hardware
 from tests.support.short_runs import broken_off, comparable, trained
 
@@ -50,7 +51,7 @@ def test_weights_stay_zero_to_the_end_also_after_a_resume(tmp_path: Path) -> Non
 
 
 def test_the_plan_says_that_nothing_gets_faster() -> None:
-    (note,) = decode_config(compose(["prune=magnitude"])).prune.notes(Hardware("cpu"))
+    (note,) = decode_config(compose(["prune=magnitude"])).prune.notes(Hardware("cpu"), WidthMultiple())
     assert "makes nothing faster" in note
 
 

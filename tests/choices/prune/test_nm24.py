@@ -11,6 +11,7 @@ from dnntrain.choices.prune.nm24 import mask_two_of_four
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.inference.load import load_model
+from dnntrain.protocols import WidthMultiple
 from dnntrain.utils.hardware import Hardware
 from tests.support.short_runs import trained
 
@@ -34,5 +35,5 @@ def test_a_run_ends_with_two_of_four(tmp_path: Path) -> None:
 
 def test_the_note_says_what_a_processor_gains() -> None:
     choice = decode_config(compose(["prune=nm24"])).prune
-    assert "gains nothing on cpu" in choice.notes(Hardware("cpu"))[0]
-    assert "sparse kernels" in choice.notes(Hardware("cuda"))[0]
+    assert "gains nothing on cpu" in choice.notes(Hardware("cpu"), WidthMultiple())[0]
+    assert "sparse kernels" in choice.notes(Hardware("cuda"), WidthMultiple())[0]

@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from rank_pool import Pool
 
+from dnntrain.choices.prune._find_cut import check_tensor_parallel
+from dnntrain.choices.prune.structured import SavedMultiple
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.load import load_model
+from dnntrain.nn.shape import ModelShape
+from dnntrain.planning.width_multiple import choose_width_multiple
+from dnntrain.pruning.trace import find_groups
+from dnntrain.utils.hardware import Hardware
 from tests.support.short_runs import comparable, rows, trained
 
 SMALL = (
@@ -110,11 +117,68 @@ def test_wrong_use_is_rejected_before_anything_is_written(tmp_path: Path, overri
     assert not (tmp_path / "run").exists()
 
 
-def test_tensor_parallel_and_stages_are_rejected_with_the_nearest_layout() -> None:
-    from dnntrain.distributed.parallel_dims import ParallelDims
+VIT = (
+    *("model=vit_tiny", "model.embed_dim=16", "model.depth=2", "model.num_heads=4", "model.patch_size=2"),
+    *("prune=structured", "prune.ratio=0.4", "prune.round_to=8"),
+)
 
-    choice = decode_config(compose(["prune=structured"])).prune
-    (refusal,) = choice.find_layout_refusals(ParallelDims(pp=2))
-    assert "parallel.pp=2" in refusal.reason
-    assert "parallel=ddp" in refusal.hint
-    assert not list(choice.find_layout_refusals(ParallelDims(shard=2)))
+
+@pytest.mark.slow
+def test_layouts_prune_as_one_process_and_train_on_with_its_losses(tmp_path: Path, pool: Pool) -> None:
+    run = (*VIT, "train.duration=24step", "prune.at=4step", "train.max_examples=64", "log.every=1step", "optim.lr=1e-3")
+    run = (*run, "train.batch_size=32", "precision=fp32", "log.report=false", "eval.every=24step", "optim=adamw")
+    assert not pool.train(1, run, tmp_path / "one").error
+    events, losses = read_cut(tmp_path / "one")
+    assert "attn.qkv 4→2" in events[0]["widths"]
+    for layout in ("ddp", "fsdp", "tp", "pp"):
+        outcome = pool.train(2, [*run, f"parallel={layout}"], tmp_path / layout)
+        assert not outcome.error, outcome.error
+        layout_events, layout_losses = read_cut(tmp_path / layout)
+        assert [row["widths"] for row in layout_events] == [row["widths"] for row in events]
+        assert layout_losses == pytest.approx(losses, rel=1e-5), layout
+        assert load_model(tmp_path / layout).model.blocks[0].attn.qkv.out_features == 24  # type: ignore[index,union-attr]
+
+
+def read_cut(run: Path) -> tuple[list[dict[str, Any]], list[float]]:
+    """The events of cuts, and the loss of each step."""
+    written = rows(run)
+    cuts = [row for row in written if row.get("event") == "pruned"]
+    return cuts, [row["loss"] for row in written if row["split"] == "train"]
+
+
+def test_tensor_parallelism_needs_widths_that_it_divides() -> None:
+    config = decode_config(compose(VIT))
+    model = config.model.build(ModelShape(10, 1, 8, 8)).eval()
+    groups = find_groups(model, torch.zeros(1, 1, 8, 8)).groups
+    with pytest.raises(ConfigError, match=r"parallel\.tp=2 does not divide") as error:
+        check_tensor_parallel(model, groups, 1, 2)
+    assert "prune.round_to=8" in error.value.hint
+    check_tensor_parallel(model, groups, 8, 2)
+    check_tensor_parallel(model, groups, 1, 1)
+
+
+def test_the_automatic_multiple_is_that_of_the_machine_on_which_the_run_began() -> None:
+    automatic, typed = SavedMultiple("auto", 8), SavedMultiple(4, 8)
+    for multiple in (automatic, typed):
+        multiple.load_state_dict({"round_to": 16})
+    assert (automatic.value, typed.value) == (16, 4)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "has_integers", "multiple"),
+    [
+        (Hardware("cuda", capability=(9, 0)), False, 8),
+        (Hardware("cuda", capability=(9, 0)), True, 16),
+        (Hardware("cpu", cpu_features=("avx2", "avx512f")), False, 16),
+        (Hardware("cpu", cpu_features=("avx2",)), True, 8),
+        (Hardware("cpu"), False, 4),
+        (Hardware("mps"), False, 8),
+    ],
+)
+def test_the_automatic_multiple_is_a_function_of_hardware_and_number_format(
+    hardware: Hardware, has_integers: bool, multiple: int
+) -> None:
+    choice = choose_width_multiple(hardware, has_integers)
+    assert choice.value == multiple
+    (note,) = decode_config(compose(["prune=structured", "prune.round_to=auto"])).prune.notes(hardware, choice)
+    assert f"multiples of {multiple}" in note
