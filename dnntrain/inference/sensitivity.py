@@ -15,6 +15,7 @@ from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
 from dnntrain.inference.load import LoadedModel, load_model
 from dnntrain.nn.cost import count_forward_cost
 from dnntrain.nn.shape import ModelShape
+from dnntrain.protocols import MetricInfo
 from dnntrain.pruning.criteria import ScoreInputs, score_units
 from dnntrain.pruning.cut import cut_model, make_cut
 from dnntrain.pruning.verify import find_safe_groups
@@ -49,7 +50,7 @@ class GroupSensitivity:
 class Sensitivity:
     """The metric of the whole network and of each cut, and the channels that cannot be cut."""
 
-    metric: str
+    metric: MetricInfo
     whole: float
     examples: int
     criterion: str
@@ -59,7 +60,7 @@ class Sensitivity:
     def as_json(self) -> dict[str, Any]:
         """Return plain values, as in sensitivity.json."""
         return {
-            "metric": self.metric,
+            "metric": self.metric.name,
             "whole": self.whole,
             "examples": self.examples,
             "criterion": self.criterion,
@@ -101,9 +102,8 @@ def _measure(loaded: LoadedModel, split: DataSplit, criterion: str, say: Callabl
             f"the network has no channels that can be cut by {criterion}" + (f" ({reasons})" if reasons else ""),
             "use --criterion magnitude, or another model",
         )
-    metric = (
-        loaded.config.task.list_infos()[0].name if loaded.config.eval.metric == "loss" else loaded.config.eval.metric
-    )
+    infos = loaded.config.task.list_infos()
+    metric = next((info for info in infos if info.name == loaded.config.eval.metric), infos[0])
     whole = _evaluate(loaded, loaded.model, split, metric)
     flops = count_forward_cost(loaded.model, shape)[0]
     groups = []
@@ -122,7 +122,7 @@ def _measure(loaded: LoadedModel, split: DataSplit, criterion: str, say: Callabl
     return Sensitivity(metric, whole, examples, criterion, tuple(groups), dict(coupling.frozen))
 
 
-def _evaluate(loaded: LoadedModel, model: torch.nn.Module, split: DataSplit, metric: str) -> float:
+def _evaluate(loaded: LoadedModel, model: torch.nn.Module, split: DataSplit, metric: MetricInfo) -> float:
     loaded = replace(loaded, model=model.eval())
     values = evaluate(
         loaded.config.task,
@@ -133,19 +133,19 @@ def _evaluate(loaded: LoadedModel, model: torch.nn.Module, split: DataSplit, met
         reduce_sum,
         "cpu",
     )
-    return float(values[metric])
+    return float(values[metric.name])
 
 
 def format_sensitivity(measurement: Sensitivity) -> Iterator[str]:
     """Yield the lines of a table."""
     yield (
-        f"{measurement.metric} {measurement.whole:.4f} of the whole network, {measurement.examples} examples, "
+        f"{measurement.metric.name} {measurement.whole:.4f} of the whole network, {measurement.examples} examples, "
         f"criterion {measurement.criterion}, no training"
     )
     width = max(len(group.name) for group in measurement.groups)
-    yield f"{'group':{width}}  width  FLOPs  " + "  ".join(f"{f'-{ratio:.0%}':>7}" for ratio in RATIOS)
-    for group in sorted(measurement.groups, key=lambda group: -group.values[1]):
+    yield f"{'group':{width}}  width   FLOPs  " + "  ".join(f"{f'-{ratio:.0%}':>7}" for ratio in RATIOS)
+    for group in sorted(measurement.groups, key=lambda group: -measurement.metric.sign * group.values[1]):
         values = "  ".join(f"{value:7.4f}" for value in group.values)
-        yield f"{group.name:{width}}  {group.width:5}  {-group.saved:5.1%}  {values}"
+        yield f"{group.name:{width}}  {group.width:5}  {-group.saved:6.1%}  {values}"
     for name, reason in measurement.frozen.items():
         yield f"{name}: stays, because {reason}"

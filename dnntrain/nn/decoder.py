@@ -138,14 +138,19 @@ class Decoder(LanguageModule):
 
     def make_cache(self, count: int) -> Sequence[Tensor]:
         """Return keys and values [2, n, heads, context, width] of each block, empty."""
-        shape, weight = self.shape, self.head.weight
-        size = (2, count, shape.kv_heads, shape.context, shape.width // shape.heads)
-        return [weight.new_zeros(size) for _ in self.blocks]
+        weight = self.head.weight
+        return [
+            weight.new_zeros(2, count, block.attn.count_kv_heads(), self.context, block.attn.head_width)
+            for block in self._list_blocks().values()
+        ]
+
+    def _list_blocks(self) -> dict[int, DecoderBlock]:
+        """Return the blocks by number, without those that pruning has removed."""
+        return {number: block for number, block in enumerate(self.blocks) if isinstance(block, DecoderBlock)}
 
     def extend(self, tokens: Tensor, cache: Sequence[Tensor], position: int) -> Tensor:
         features = self.embed_tokens(tokens, position)
-        for block, memory in zip(self.blocks, cache, strict=True):
-            assert isinstance(block, DecoderBlock)
+        for block, memory in zip(self._list_blocks().values(), cache, strict=True):
             features = block.extend(features, memory, position)
         return self.cap_logits(self.head(self.read_out(features[:, -1])))
 
@@ -162,14 +167,10 @@ class Decoder(LanguageModule):
 
     def tensor_parallel_plan(self) -> dict[str, str]:
         """Return how layers are sharded over tensor-parallel ranks."""
-        if not self.blocks:
-            return {}
-        first = self.blocks[0]
-        assert isinstance(first, DecoderBlock)
         return {
             f"blocks.{number}.{name}": style
-            for number in range(len(self.blocks))
-            for name, style in first.list_divisions().items()
+            for number, block in self._list_blocks().items()
+            for name, style in block.list_divisions().items()
         }
 
     def get_rate_factors(self) -> dict[str, float]:
@@ -196,8 +197,7 @@ class Decoder(LanguageModule):
 
     def initialize_own_parameters(self) -> None:
         """Divide the deviation of the last layer of each branch by sqrt(branches), so that their sum is as large."""
-        for block in self.blocks:
-            assert isinstance(block, DecoderBlock)
+        for block in self._list_blocks().values():
             for layer in (block.attn.proj, block.mlp.down):
                 nn.init.normal_(layer.weight, std=self._hidden_std / math.sqrt(2 * len(self.blocks)))
         if self.shape.tied_head and self.shape.per_token:

@@ -138,6 +138,11 @@ class CausalAttention(nn.Module):
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         return query, key, value
 
+    def count_kv_heads(self) -> int:
+        """Return the number of heads of keys and values, which pruning may have reduced."""
+        layer, parts = (self.qkv, 3) if self.shares_qkv else (self.kv, 2)
+        return layer.out_features // parts // self.head_width
+
     def repeat(self, heads: Tensor) -> Tensor:
         """Return keys or values once for each query head."""
         return heads if self.group == 1 else heads.repeat_interleave(self.group, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dnntrain.nn.shape import ModelShape
+from dnntrain.pruning.verify import make_random_inputs
 
 #: Pairs of timed blocks, and the shortest block in seconds.
 _PAIRS = 9
@@ -24,7 +25,7 @@ def measure_latency_ratios(
     model: nn.Module, reference: nn.Module, shape: ModelShape, pairs: int = _PAIRS
 ) -> list[float]:
     """Return the ratio of latencies in each pair of blocks."""
-    images = torch.randn(1, *shape.input_shape, generator=torch.Generator().manual_seed(0))
+    images = make_random_inputs(shape.make_zeros(1), 1)
     models = (model.eval(), reference.eval())
     with torch.inference_mode():
         for network in models:

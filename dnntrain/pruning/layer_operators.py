@@ -229,9 +229,7 @@ def _reduce(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
     axes = [axis % len(item.shape) for axis in axes]
     labels = item.labels
     for axis in axes:
-        if labels.shape[axis] > 1:
-            state.atoms.freeze(labels, f"a {name} over the channels")
-            labels = np.take(np.zeros_like(labels), [0], axis)
+        labels = state.atoms.merge_along(labels, axis, f"a {name} over the channels")
     if len(shape) != len(item.shape):
         labels = np.squeeze(labels, tuple(axes))
     return state.finish(labels, shape, name)

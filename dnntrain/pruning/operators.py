@@ -174,10 +174,10 @@ def _join_pair(
     atoms = state.atoms
     for (one, _), (two, two_shape) in ((left, right), (right, left)):
         if not two.any():
-            # A constant that is as long as the axis cannot follow a cut.
-            if any(two_shape[axis] > 1 for axis in get_varying_axes(one)):
-                atoms.freeze(one, f"{reason} with a tensor of fixed size")
-                return np.zeros_like(two)
+            # A constant that is as long as an axis cannot follow a cut along it.
+            for axis in get_varying_axes(one):
+                if two_shape[axis] > 1:
+                    one = atoms.merge_along(one, axis, f"{reason} with a tensor of fixed size")
             return one
     atoms.join(left[0], right[0], reason)
     return atoms.simplify(np.broadcast_arrays(left[0], right[0])[0], reason)
@@ -237,10 +237,10 @@ def _expand(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
 def _slice(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
     item, shape = state.as_activation(values[0], "a slice"), get_shape(node)
     axis = _get_argument(node, values, 1, "dim", 0) % len(shape)
-    if item.labels.shape[axis] == 1 or item.shape == shape:
-        return state.finish(item.labels, shape, "a slice")
-    state.atoms.freeze(item.labels, "a slice of channels by number")
-    return make_fixed(node)
+    labels = item.labels
+    if item.shape != shape:
+        labels = state.atoms.merge_along(labels, axis, "a slice of channels by number")
+    return state.finish(labels, shape, "a slice")
 
 
 @_rule("select")
@@ -308,12 +308,11 @@ def _move(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
         axes = [axis % len(shape) for axis in values[1]]
     else:
         axes = [axis for axis, size in enumerate(shape) if size != item.shape[axis]]
-    if any(item.labels.shape[axis] > 1 for axis in axes):
-        state.atoms.freeze(
-            item.labels, "zeros or shifts along the channels" if name != "flip" else "a flip of channels"
-        )
-        return make_fixed(node)
-    return state.finish(item.labels, shape, name)
+    labels = item.labels
+    for axis in axes:
+        reason = "a flip of channels" if name == "flip" else "zeros or shifts along the channels"
+        labels = state.atoms.merge_along(labels, axis, reason)
+    return state.finish(labels, shape, name)
 
 
 @_rule("index")
@@ -330,8 +329,9 @@ def _index(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
 
 @_rule("embedding")
 def _embedding(state: Propagation, node: Node, values: Sequence[Any]) -> Any:
-    table, shape = state.as_activation(values[0], "embedding"), get_shape(node)
-    if table.labels.shape[-1] == 1:  # of width 1: these are labels of the entries
-        state.atoms.freeze(table.labels, "an embedding uses all of its entries")
+    table, shape = values[0], get_shape(node)
+    if not isinstance(table, Parameter):
+        state.atoms.freeze(state.as_activation(table, "embedding").labels, "an embedding whose table is computed")
         return make_fixed(node)
-    return state.finish(table.labels.reshape([1] * (len(shape) - 1) + [-1]), shape, "embedding")
+    state.atoms.freeze(state.get_axis(table, 0), "rows of a table")
+    return state.finish(state.get_axis(table, 1).reshape([1] * (len(shape) - 1) + [-1]), shape, "embedding")

@@ -69,12 +69,12 @@ def find_groups(model: nn.Module, inputs: Tensor) -> Coupling:
 
 
 def _trace(model: nn.Module, inputs: Tensor) -> torch.fx.GraphModule:
-    """Return the graph of one forward pass; its first placeholders are parameters, by name."""
+    """Return the graph of one forward pass; its first placeholders are parameters and buffers, by name."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     plain = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-    images = torch.zeros(_EXAMPLES, *inputs.shape[1:])
+    images = torch.zeros(_EXAMPLES, *inputs.shape[1:], dtype=inputs.dtype)
 
     def run(values: dict[str, Tensor], batch: Tensor) -> Any:
         return functional_call(model, values, (batch,))
@@ -89,9 +89,20 @@ def _trace(model: nn.Module, inputs: Tensor) -> torch.fx.GraphModule:
     finally:
         torch.backends.mha.set_fastpath_enabled(had_fast_path)
         model.train(was_training)
+    constants = _list_constants(model)
     for node, name in zip(graph.graph.nodes, plain, strict=False):
-        node.meta["parameter"] = name
+        if name not in constants:
+            node.meta["parameter"] = name
     return graph
+
+
+def _list_constants(model: nn.Module) -> set[str]:
+    """Return the names of buffers that are not saved: they are computed from sizes, such as rotary angles."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
 
 
 def _propagate(state: Propagation, graph: torch.fx.GraphModule) -> None:

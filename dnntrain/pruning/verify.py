@@ -28,11 +28,11 @@ _REASON = "its forward method computes with sizes that do not follow a cut"
 def find_safe_groups(model: nn.Module, inputs: Tensor) -> Coupling:
     """Return the groups of `model` (on the CPU) whose cut equals the masked network.
 
-    `inputs` has the shape of one image, [1, channels, height, width].
+    `inputs` has the shape and type of one input, [1, …].
     """
     coupling = find_groups(model, inputs)
     trial = make_random_copy(model)
-    images = torch.randn(2, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
+    images = make_random_inputs(inputs, 2)
     if is_exact_cut(
         trial, {number: _take_half(group) for number, group in enumerate(coupling.groups)}, coupling, images
     ):
@@ -45,6 +45,14 @@ def find_safe_groups(model: nn.Module, inputs: Tensor) -> Coupling:
         else:
             frozen[group.name] = _REASON
     return Coupling(tuple(safe), frozen, coupling.unknown)
+
+
+def make_random_inputs(like: Tensor, count: int) -> Tensor:
+    """Return `count` random inputs of the shape and type of `like`: normal numbers, or tokens 0 and 1."""
+    shape, generator = (count, *like.shape[1:]), torch.Generator().manual_seed(0)
+    if like.is_floating_point():
+        return torch.randn(shape, generator=generator)
+    return torch.randint(0, 2, shape, generator=generator)
 
 
 def is_exact_cut(model: nn.Module, removed: Mapping[int, Sequence[int]], coupling: Coupling, images: Tensor) -> bool:

@@ -15,6 +15,9 @@ from dnntrain.nn.decoder_block import make_rotations, rotate
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import DeferredLogits
+from dnntrain.pruning.cut import cut_model, make_cut
+from dnntrain.pruning.trace import find_groups
+from dnntrain.pruning.widths import Widths, apply_widths
 
 SHAPE = ModelShape(50, 12, vocabulary=50, per_token=True)
 SMALL = Gpt(embed_dim=16, depth=2, num_heads=4)
@@ -60,6 +63,19 @@ def test_the_memory_of_a_text_gives_the_same_logits(name: str) -> None:
         model.extend(tokens[:, :4], again, 0)
         torch.testing.assert_close(model.extend(tokens[:, 4:9], again, 4), expected[:, 8], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(torch.stack(outputs, 1), expected[:, 4:], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_memory_of_a_pruned_network_has_its_heads(name: str) -> None:
+    model, tokens = build(PARTS[name]), make_tokens()
+    groups = find_groups(model, SHAPE.make_zeros(1)).groups
+    assert [group.name.rpartition(".")[2][0] for group in groups] == ["q", "u"] * 2
+    cut = make_cut(model, {0: [1], 1: [3, 4]}, groups, Widths())
+    with torch.no_grad():
+        smaller = apply_widths(cut_model(model, cut), Widths(dropped=("blocks.1",)))
+        assert isinstance(smaller, Decoder)
+        outputs = smaller.extend(tokens, smaller.make_cache(2), 0)
+        torch.testing.assert_close(outputs, smaller(tokens)[:, -1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", PARTS)
