@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from dnntrain.pipeline.certificate import write_certificate
+from dnntrain.pipeline.check_stages import check_stages
 from dnntrain.pipeline.display import StageDisplay
 from dnntrain.pipeline.estimate import estimate_training_s, format_estimate
 from dnntrain.pipeline.listing import compute_final_digest, write_listing
@@ -49,13 +50,14 @@ class PipelineResult:
 def run_pipeline(pipeline: Pipeline, display_mode: str) -> PipelineResult:
     """Make every stage that is not done, and write the report and the certificate.
 
-    Raises ConfigError if a finished stage is stale, Stopped on a signal, and the error of a stage
+    Raises ConfigError if a finished stage is stale or a later one cannot be planned, Stopped on a signal, and the error of a stage
     that fails.
     """
     with lock_folder(pipeline.folder), StageDisplay(display_mode, len(pipeline.runs)) as display:
         check_stale(pipeline.runs)
         write_listing(pipeline)
         display.say(f"pipeline {pipeline.name} in {pipeline.folder}")
+        check_stages(pipeline.runs, display.say)
         for number, run in enumerate(pipeline.runs, 1):
             _make_stage(pipeline, number, run, display)
         check_stale(pipeline.runs)

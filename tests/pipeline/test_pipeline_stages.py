@@ -10,6 +10,7 @@ from pipelines import CHAIN, write_pipeline
 
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.pipeline import keys
+from dnntrain.pipeline.check_stages import check_stages
 from dnntrain.pipeline.definition import read_definition
 from dnntrain.pipeline.prepare import Pipeline, prepare_pipeline
 from dnntrain.pipeline.stage_runs import check_stale, find_stale, read_stage_status, write_record
@@ -124,6 +125,19 @@ def test_a_teacher_for_other_classes_is_refused_before_anything_trains(tmp_path)
     with pytest.raises(ConfigError) as caught:
         prepare_chain(tmp_path, "teacher.data=synthetic", "teacher.data.image_size=8", "teacher.data.num_classes=4")
     assert "use student.data=synthetic, or teacher.data=digits" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_stage_that_cannot_be_planned_is_refused_before_anything_trains(tmp_path):
+    words = ("student.prune=structured", "student.prune.ratio=0.999", "quantize.prune=structured")
+    pipeline = prepare_chain(tmp_path, *words, "quantize.prune.exclude=[nothing]")
+    said: list[str] = []
+    with pytest.raises(ConfigError) as caught:
+        check_stages(pipeline.runs, said.append)
+    assert "stage student: prune.ratio=0.999 cannot be reached" in str(caught.value)
+    assert "stage quantize: prune.exclude=nothing does not match a module" in str(caught.value)
+    assert said == ["planning 3 stages"]
+    assert not list(tmp_path.glob("**/checkpoints"))
 
 
 def test_the_code_digest_covers_what_computes_and_not_what_shows(tmp_path, monkeypatch):

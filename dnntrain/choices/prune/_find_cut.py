@@ -111,8 +111,6 @@ def find_cut(options: CutOptions, factor: float, inputs: ReshapeInputs) -> Cut:
 def check_limit(model: nn.Module, groups: Sequence[Group], options: CutOptions, ratio: float) -> None:
     """Raise ConfigError, with the nearest ratio that works, if the target cannot be reached."""
     order: list[Scores | None] = [np.arange(len(group), dtype=np.float64) + 1 for group in groups]
-    if options.target == "latency":
-        return
     measure = make_measure(model, groups, options, Widths())
     whole = measure({})
     _, smallest = find_removed(groups, order, name_kinds(model, groups), options.rules, 0.0, measure)

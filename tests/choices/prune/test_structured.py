@@ -106,6 +106,7 @@ def test_a_pruned_run_is_trained_on_exported_and_pruned_again(tmp_path: Path) ->
         (["prune.at=100%"], "before the end of the run"),
         (["train.duration=5s"], "cannot be converted to steps"),
         (["prune.ratio=0.99"], "cannot be reached"),
+        (["prune.ratio=0.99", "prune.target=latency"], "of the latency can be removed"),
         (["prune.exclude=[stages.9]"], "does not match a module"),
     ],
 )
