@@ -43,14 +43,9 @@ _WHY = """
 - a network, a norm, a schedule, an optimizer and a precision,
 - up to three methods of `augment`, `average` and `reg`, and two of `monitor`,
 - a teacher or quantization, a layout of 1 to 4 ranks, and up to two other settings,
-<<<<<<< HEAD
 - for a fifth of the runs, a schedule of the batch size,
 - for two fifths of the runs, another task: numbers, labels or masks of scenes, or the next token,
-- for a tenth of the runs, adapters.
-=======
-- for a fifth of the runs, a schedule of the batch size, and for a fifth a choice of `prune`,
-- for a third of the runs, another task: numbers, labels or masks of scenes.
->>>>>>> 77e9378 (Prune language models and tables; cut every network by every criterion in tests)
+- for a tenth of the runs, adapters, and for a fifth a choice of `prune`.
 
 Each combination must train 4 steps with finite losses and with the configured methods. It must also
 resume from its second step bit for bit (the rows, and the checkpoint of every rank). Otherwise it
