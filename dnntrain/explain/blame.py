@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class _Answers:
             self.outputs = torch.cat([subject.model(part) for part in torch.split(batch.inputs, 256)]).float()
         task = subject.loaded.config.task
         self.losses = task.compute_losses(self.outputs, batch).double().cpu()
-        self.agrees = task.agrees
+        self.agrees = partial(task.agrees, spec=subject.loaded.spec)
         is_class = subject.target_kind is TargetKind.CLASS
         self.right = (self.outputs.argmax(1) == batch.targets).double().cpu() if is_class else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,16 +56,16 @@ def find_feature_layer(model: nn.Module) -> str | None:
 @torch.no_grad()
 def compute_features(subject: Subject, layer: str, inputs: Tensor) -> Tensor:
     """Return the input [n, features] of a layer for inputs of the model; tokens are averaged."""
-    found: list[Tensor] = []
+    features: list[Tensor] = []
     handle = subject.model.get_submodule(layer).register_forward_pre_hook(
-        lambda module, arguments: found.append(arguments[0].float())
+        lambda module, arguments: features.append(arguments[0].float())
     )
     try:
         for part in torch.split(inputs, 256):
             subject.model(part)
     finally:
         handle.remove()
-    return torch.cat([item if item.ndim == 2 else item.flatten(1, -2).mean(1) for item in found]).cpu()
+    return torch.cat([item if item.ndim == 2 else item.flatten(1, -2).mean(1) for item in features]).cpu()
 
 
 def read_features(subject: Subject, layer: str, split: DataSplit) -> tuple[Tensor, Tensor]:
@@ -92,24 +93,50 @@ def project_features(features: Tensor) -> tuple[Tensor, tuple[float, float]]:
     return points, (shares[0], shares[1])
 
 
-def find_neighbors(features: Tensor, others: Tensor, count: int = NEIGHBORS) -> Tensor:
-    """Return the rows [n, count] of `others` [m, f] that are nearest to features [n, f] by cosine."""
+def find_neighbors(features: Tensor, others: Tensor, count: int = NEIGHBORS, is_same: Tensor | None = None) -> Tensor:
+    """Return the rows [n, count] of `others` [m, f] that are nearest to features [n, f] by cosine.
+
+    `is_same` bool [n, m] marks pairs of one example, which is no neighbor of itself.
+    """
     left, right = (nn.functional.normalize(item.double(), dim=1) for item in (features, others))
-    return (left @ right.T).topk(min(count, len(others)), dim=1).indices
+    similarity = left @ right.T
+    if is_same is not None:
+        similarity = similarity.masked_fill(is_same, -math.inf)
+        count = min(count, len(others) - int(is_same.sum(1).max()) if is_same.numel() else count)
+    return similarity.topk(min(count, len(others)), dim=1).indices
+
+
+def match_examples(first: DataSplit, numbers: Index, second: DataSplit) -> Tensor:
+    """Return bool [n, m]: whether example `numbers` [n] of `first` is the example of each row of `second`."""
+    if first.parts[0][0] is not second.parts[0][0]:
+        return torch.zeros(len(numbers), len(second.index), dtype=torch.bool)
+    return torch.from_numpy(numbers[:, None] == second.index)
 
 
 def embed(
-    subject: Subject, layer: str, examples: DataSplit, training: DataSplit, shown: Tensor, is_class: bool
+    subject: Subject,
+    layer: str,
+    examples: DataSplit,
+    training: DataSplit,
+    shown: Tensor,
+    numbers: Index,
+    is_class: bool,
 ) -> Embedding:
-    """Return the plane of `examples`, and the training examples nearest to the `shown` inputs."""
+    """Return the plane of `examples`, and the training examples nearest to the `shown` inputs.
+
+    `numbers` are those of the shown inputs in the source of `examples`; -1 for a file.
+    """
     features, targets = read_features(subject, layer, examples)
     others, labels = read_features(subject, layer, training)
     points, explained = project_features(features)
     agreement = None
     if is_class:
-        votes = labels[find_neighbors(features, others)].mode(1).values
+        is_same = match_examples(examples, examples.index, training)
+        votes = labels[find_neighbors(features, others, is_same=is_same)].mode(1).values
         agreement = float((votes == targets).double().mean())
-    numbers: Index = training.index
-    near = find_neighbors(compute_features(subject, layer, shown), others) if len(shown) else torch.empty(0, 0)
-    neighbors = [[int(numbers[row]) for row in rows] for rows in near.long().tolist()]
+    near = torch.empty(0, 0)
+    if len(shown):
+        is_same = match_examples(examples, numbers, training)
+        near = find_neighbors(compute_features(subject, layer, shown), others, is_same=is_same)
+    neighbors = [[int(training.index[row]) for row in rows] for rows in near.long().tolist()]
     return Embedding(layer, points, targets, explained, agreement, neighbors)

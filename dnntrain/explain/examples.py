@@ -36,7 +36,8 @@ def choose_rows(name: str, outputs: SplitOutputs, count: int, kind: TargetKind, 
     """Return the rows of the set `name`, at most `count`.
 
     worst      the largest losses; of classes and labels, only wrong answers
-    uncertain  the smallest distance between the two most probable classes, or of a label from 1/2
+    uncertain  the smallest distance between the two most probable classes, or of a label from its
+               threshold
     random     chosen by `key`
     """
     rows = _RULES[name](outputs, kind, key)
@@ -48,21 +49,21 @@ def _choose_worst(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
     if kind is TargetKind.CLASS:
         return order[(outputs.outputs.argmax(1) != outputs.targets)[order]]
     if outputs.probabilities is not None:
-        return order[((outputs.probabilities > 0.5) != (outputs.targets > 0.5)).any(1)[order]]
+        return order[((outputs.probabilities >= outputs.threshold) != (outputs.targets > 0.5)).any(1)[order]]
     return order
 
 
 def _choose_uncertain(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:
     assert outputs.probabilities is not None
-    return measure_margins(outputs.probabilities, kind).argsort(stable=True)
+    return measure_margins(outputs.probabilities, kind, outputs.threshold).argsort(stable=True)
 
 
-def measure_margins(probabilities: Tensor, kind: TargetKind) -> Tensor:
-    """Return how sure each answer is, [n]: the margin over the second class, or the least distance of a label."""
+def measure_margins(probabilities: Tensor, kind: TargetKind, threshold: float) -> Tensor:
+    """Return how sure each answer is, [n]: the margin over the second class, or a label's least distance to `threshold`."""
     if kind is TargetKind.CLASS:
         best = probabilities.topk(2, dim=1).values
         return best[:, 0] - best[:, 1]
-    return (probabilities - 0.5).abs().amin(1)
+    return (probabilities - threshold).abs().amin(1)
 
 
 def _choose_random(outputs: SplitOutputs, kind: TargetKind, key: Key) -> Tensor:

@@ -135,4 +135,5 @@ def cross_fit(runs: Sequence[Path], overrides: Sequence[str], trust: bool, say: 
         for name in ("outputs", "probabilities", "targets", "losses")
     ]
     split = replace(parts[0].split, name="train").select(index[order].numpy())
-    return SplitOutputs(split, *joined)
+    outputs, probabilities, targets, losses = joined
+    return SplitOutputs(split, outputs, probabilities, targets, losses)

@@ -51,13 +51,13 @@ def find_layer_faults(layers: Sequence[LayerFacts]) -> dict[str, list[str]]:
     dead = [layer.name for layer in layers if layer.dead == 1]
     faults: dict[str, list[str]] = {}
     for layer in layers:
-        found = faults.setdefault(layer.name, [])
+        signs = faults.setdefault(layer.name, [])
         if layer.dead == 1:
-            found += ["dead: no unit changes an outcome"] if layer.name == dead[-1] else []
+            signs += ["dead: no unit changes an outcome"] if layer.name == dead[-1] else []
         elif layer.dead >= 0.5:
-            found.append(f"{layer.dead:.0%} of the units are dead")
+            signs.append(f"{layer.dead:.0%} of the units are dead")
         if layer.output_snr < 10:
-            found.append(f"its outputs in integers are mostly noise ({layer.output_snr:.0f} dB): a range is too wide")
+            signs.append(f"its outputs in integers are mostly noise ({layer.output_snr:.0f} dB): a range is too wide")
     return faults
 
 
@@ -97,10 +97,11 @@ def measure_layers(model: nn.Module, task: Task, batch: Batch) -> list[LayerFact
 
 
 def _record(
-    calls: dict[str, tuple[Tensor, Tensor]], name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any
-) -> None:
-    # The input as it is now: an operation in place may change it later.
+    calls: dict[str, tuple[Tensor, Tensor]], name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor
+) -> Tensor:
+    # Operations in place, such as ReLU, change the input later, and the copy of the output that is returned.
     calls[name] = (inputs[0].detach().clone(), output)
+    return output.clone()
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +89,7 @@ def _add_pointing(work: Work) -> None:
     dataset = work.subject.loaded.config.data.build_masks()
     if dataset is None or work.method is None or not isinstance(dataset.test, MaskSource):
         return
-    source = dataset.test if work.split.name == "test" else dataset.train
+    source = pointing.choose_source(work.split, dataset)
     assert isinstance(source, MaskSource)
     batch = _take(work, pointing.EXAMPLES, "pointing")
     masks = torch.stack([source.read_mask(int(number)) for number in batch.index]).long()
@@ -142,9 +143,10 @@ def _add_layers(work: Work) -> None:
     reaches = measure_reaches(subject.model, calibration)
     with integer_layers(list_weight_layers(subject.model), reaches):
         rounded = collect_grams(subject.model, batch.inputs, [name for name in exact if name != "output"])
-    explanation.integer_similarity = {
-        name: similarity.compute_cka(exact[name], rounded[name]) for name in exact if name in rounded
-    }
+    if len(batch) > 3:
+        explanation.integer_similarity = {
+            name: similarity.compute_cka(exact[name], rounded[name]) for name in exact if name in rounded
+        }
 
 
 def _count_examples(work: Work) -> int:
@@ -157,8 +159,8 @@ def _add_comparison(work: Work) -> None:
     assert other is not None
     values = compute_split_outputs(other, work.split)
     figures = compare_outputs(subject, explanation.outputs, values)
-    task = subject.loaded.config.task
-    agreement = float(task.agrees(values.outputs, explanation.outputs.outputs).double().mean())
+    task, spec = subject.loaded.config.task, subject.loaded.spec
+    agreement = float(task.agrees(values.outputs, explanation.outputs.outputs, spec).double().mean())
     inputs = _take(work, _count_examples(work), "layers").inputs
     grams = []
     for item in (subject, other):
@@ -179,7 +181,11 @@ def _add_embedding(work: Work) -> None:
     if not len(training):
         return
     examples = limit_split(work.split, work.key.with_stream("explain.points"), embedding.POINTS)
-    shown = maps.shown.inputs if maps is not None else torch.empty(0)
+    shown, numbers = torch.empty(0), np.empty(0, dtype=np.int64)
+    if maps is not None:
+        index = work.explanation.outputs.index
+        shown = maps.shown.inputs
+        numbers = np.array([-1 if item.row is None else index[item.row] for item in maps.examples], dtype=np.int64)
     is_class = work.subject.target_kind is TargetKind.CLASS
-    work.explanation.embedding = embed(work.subject, layer, examples, training, shown, is_class)
+    work.explanation.embedding = embed(work.subject, layer, examples, training, shown, numbers, is_class)
     work.explanation.training = training

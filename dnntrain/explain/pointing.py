@@ -16,6 +16,8 @@ from dnntrain.explain.insertion import make_center_map, make_random_maps
 from dnntrain.explain.method import Aim, MapMethod
 from dnntrain.explain.statistics import Interval, compute_interval
 from dnntrain.explain.subject import Subject
+from dnntrain.inference.evaluate_run import DataSplit
+from dnntrain.input.source import DataSet, Source
 from dnntrain.utils.rng import Key
 
 #: Examples that are played.
@@ -56,6 +58,11 @@ class PointingGame:
         return {"objects": self.objects, **intervals, "area": self.area, "passed": self.passed}
 
 
+def choose_source(split: DataSplit, dataset: DataSet) -> Source:
+    """Return the source of `dataset` with the examples of `split`: a run of a fold is tested on training examples."""
+    return dataset.train if split.parts[0][0] is split.dataset.train else dataset.test
+
+
 def play(
     subject: Subject, method: MapMethod, inputs: Tensor, masks: Tensor, targets: Tensor, key: Key
 ) -> PointingGame | None:
@@ -68,7 +75,8 @@ def play(
     outputs = subject.loaded.compute_outputs(inputs).cpu()
     probabilities = subject.compute_probabilities(outputs)
     assert probabilities is not None
-    rows, objects = ((targets > 0.5) & (probabilities > 0.5)).nonzero(as_tuple=True)
+    threshold = subject.loaded.config.task.get_threshold(subject.loaded.spec)
+    rows, objects = ((targets > 0.5) & (probabilities >= threshold)).nonzero(as_tuple=True)
     visible = torch.tensor(
         [bool((masks[row] == number + 1).any()) for row, number in zip(rows, objects, strict=True)], dtype=torch.bool
     )

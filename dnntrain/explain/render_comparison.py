@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dnntrain.explain.comparison import Comparison
 from dnntrain.explain.embedding import Embedding
 from dnntrain.explain.explanation import Explanation
@@ -42,7 +44,7 @@ def _render_matrix(comparison: Comparison) -> str:
     for number, (name, values) in enumerate(zip(similarity.rows, similarity.values, strict=True)):
         cells = "".join(
             f'<td class="r{sum(value > level for level in _LEVELS)}" '
-            f'title="{escape_text(f"{name}, {column}: {value:.3f}")}">{value:.2f}</td>'
+            f'title="{escape_text(f"{name}, {column}: {value:.3f}")}">{"–" if math.isnan(value) else f"{value:.2f}"}</td>'
             for column, value in zip(similarity.columns, values, strict=True)
         )
         body.append(f'<tr><th scope="row">{isolate_text(f"{number} {name}", 30)}</th>{cells}</tr>')

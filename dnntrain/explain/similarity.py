@@ -7,6 +7,7 @@ same information up to rotation and scale, and about 0 if they have nothing in c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,7 +32,8 @@ class Similarity:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"layers": self.rows, "other_layers": self.columns, "cka": self.values}
+        values = [[None if math.isnan(value) else value for value in row] for row in self.values]
+        return {"layers": self.rows, "other_layers": self.columns, "cka": values}
 
 
 def compute_hsic(a: Tensor, b: Tensor) -> Tensor:
@@ -52,18 +54,23 @@ def make_gram(features: Tensor) -> Tensor:
 
 
 def compute_cka(a: Tensor, b: Tensor) -> float:
-    """Return CKA of two Gram matrices; 0 if one of them is constant."""
+    """Return CKA of two Gram matrices [n, n]; 0 if one of them is constant, NaN for n <= 3."""
+    if len(a) <= 3:
+        return math.nan
     norm = float(compute_hsic(a, a)) * float(compute_hsic(b, b))
     return float(compute_hsic(a, b)) / norm**0.5 if norm > 0 else 0.0
 
 
 @torch.no_grad()
 def collect_grams(model: nn.Module, inputs: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
-    """Return the Gram matrix of the outputs of each layer `names`, at most MAX_LAYERS, and of the model."""
+    """Return the Gram matrix of the outputs of each layer `names`, at most MAX_LAYERS, and of the model.
+
+    A layer whose outputs are not one for each example, as on patches of images, is left out.
+    """
     layers = list_weight_layers(model)
     chosen = names if names is not None else pick_evenly(list(layers), MAX_LAYERS)
     grams: dict[str, Tensor] = {}
-    handles = [layers[name].register_forward_hook(partial(_record, grams, name)) for name in chosen]
+    handles = [layers[name].register_forward_hook(partial(_record, grams, name, len(inputs))) for name in chosen]
     try:
         outputs = model(inputs)
     finally:
@@ -72,8 +79,9 @@ def collect_grams(model: nn.Module, inputs: Tensor, names: list[str] | None = No
     return {**{name: grams[name] for name in chosen if name in grams}, "output": make_gram(outputs.float())}
 
 
-def _record(grams: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    grams[name] = make_gram(output.detach().float())
+def _record(grams: dict[str, Tensor], name: str, examples: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    if len(output) == examples:
+        grams[name] = make_gram(output.detach().float())
 
 
 def pick_evenly(names: list[str], count: int) -> list[str]:

@@ -102,6 +102,7 @@ class SplitOutputs:
     probabilities  [n, k]; None for numbers
     targets        [n] or [n, k]
     losses         [n]
+    threshold      probability from which a label is predicted
     """
 
     split: DataSplit
@@ -109,6 +110,7 @@ class SplitOutputs:
     probabilities: Tensor | None
     targets: Tensor
     losses: Tensor
+    threshold: float = 0.5
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -136,9 +138,8 @@ def compute_split_outputs(subject: Subject, split: DataSplit) -> SplitOutputs:
         outputs.append(values.cpu())
         targets.append(batch.targets.cpu())
     joined = torch.cat(outputs)
-    return SplitOutputs(
-        split, joined, subject.compute_probabilities(joined), torch.cat(targets), torch.cat(losses).float()
-    )
+    probabilities, threshold = subject.compute_probabilities(joined), task.get_threshold(loaded.spec)
+    return SplitOutputs(split, joined, probabilities, torch.cat(targets), torch.cat(losses).float(), threshold)
 
 
 def read_inputs(subject: Subject, split: DataSplit, numbers: Index) -> Batch:

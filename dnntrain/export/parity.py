@@ -70,7 +70,7 @@ def measure_parity(
         error = max(error, float((expected - actual).abs().max()))
         scale = max(scale, float(expected.abs().max()))
         examples += len(batch)
-        agreements += int(task.agrees(actual, expected).sum())
+        agreements += int(task.agrees(actual, expected, spec).sum())
         on_host = Batch(batch.inputs, batch.targets.cpu(), batch.index, batch.position)
         sums = _add_sums(sums, metric, actual, on_host)
         source_sums = _add_sums(source_sums, metric, expected, on_host)

@@ -283,6 +283,10 @@ class Task(Choice, ABC):
         """Reduce the outputs of `batch`; override it if the values need the targets."""
         return self.predict(outputs)
 
+    def get_threshold(self, spec: ModelSpec | None) -> float:
+        """Return the probability from which a label is predicted."""
+        return 0.5
+
     def compute_probabilities(self, outputs: Tensor) -> Tensor | None:
         """Return the probabilities of classes or labels [n, …] in the outputs [n, …]; None if the task has none."""
         return None
@@ -320,8 +324,8 @@ class Task(Choice, ABC):
         return None
 
     @abstractmethod
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        """Return bool [n]: whether two models' outputs mean the same.
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
+        """Return bool [n]: whether two models' outputs mean the same, for models of `spec`.
 
         An exact export must agree with its source model.
         """

@@ -69,6 +69,31 @@ def test_a_sound_network_has_no_faults() -> None:
     assert [layer.units for layer in facts] == [8, 8, 3]
 
 
+def test_an_operation_in_place_changes_no_figure() -> None:
+    """A ReLU in place would make every output of its layer look positive."""
+
+    class InPlace(Net):
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.conv2(self.conv1(images).relu_()).relu_()
+            outputs: Tensor = self.head(features.mean((2, 3)))
+            return outputs
+
+    assert measure_layers(InPlace(), Classification(), make_batch()) == measure_layers(
+        Net(), Classification(), make_batch()
+    )
+
+
+def test_the_similarity_of_three_examples_is_unknown() -> None:
+    grams = {"layer": make_gram(torch.randn(3, 5))}
+    assert math.isnan(compute_cka(*grams.values(), *grams.values()))
+    assert compare_grams(grams, grams).as_json()["cka"] == [[None]]
+
+
+def test_a_layer_on_parts_of_examples_is_left_out() -> None:
+    model = nn.Sequential(nn.Flatten(0, 1), nn.Linear(4, 4), nn.Unflatten(0, (6, 2)), nn.Flatten(1), nn.Linear(8, 3))
+    assert list(collect_grams(model, torch.randn(6, 2, 4))) == ["4", "output"]
+
+
 def test_a_dead_layer_is_found() -> None:
     model = Net()
     with torch.no_grad():

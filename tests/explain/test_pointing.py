@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
-from dnntrain.explain.embedding import find_neighbors, project_features
+from dnntrain.explain.embedding import find_neighbors, match_examples, project_features
 from dnntrain.explain.permutation import group_columns
-from dnntrain.explain.pointing import find_hits, widen_masks
+from dnntrain.explain.pointing import choose_source, find_hits, widen_masks
+from dnntrain.inference.evaluate_run import DataSplit
 from dnntrain.protocols import Column, ColumnKind, InputSpec
 
 
@@ -46,8 +51,29 @@ def test_neighbors_are_the_nearest_by_angle() -> None:
     assert find_neighbors(torch.tensor([[10.0, 1.0]]), others, 2).tolist() == [[0, 2]]
 
 
+def test_an_example_is_no_neighbor_of_itself() -> None:
+    features = torch.tensor([[1.0, 0.0], [0.0, 5.0], [1.0, 1.0]])
+    source, numbers = object(), np.array([7, 8, 9])
+    training = DataSplit("train", None, ((source, numbers),))  # type: ignore[arg-type]
+    is_same = match_examples(training, np.array([9, 7, -1]), training)
+    assert is_same.tolist() == [[False, False, True], [True, False, False], [False, False, False]]
+    chosen = features[[2, 0, 0]]
+    assert find_neighbors(chosen, features, 1, is_same)[:, 0].tolist() == [0, 2, 0]
+    assert find_neighbors(chosen, features, 5, is_same).shape == (3, 2)
+    other = DataSplit("test", None, ((object(), numbers),))  # type: ignore[arg-type]
+    assert not match_examples(other, numbers, training).any()
+
+
 def test_a_number_and_its_mark_are_one_column() -> None:
     columns = (Column("age", ColumnKind.NUMBER), Column("city", ColumnKind.CATEGORY, ("a",)))
     columns += (Column("age", ColumnKind.IS_MISSING),)
     inputs = InputSpec((3,), (0.0,) * 3, (1.0,) * 3, columns)
     assert group_columns(inputs) == {"age": [0, 2], "city": [1]}
+
+
+def test_the_masks_of_a_fold_are_those_of_training_examples() -> None:
+    data = SimpleNamespace(train=object(), test=object())
+    masks = SimpleNamespace(train="masks of training", test="masks of test")
+    fold = DataSplit("test", data, ((data.train, np.arange(3)),))  # type: ignore[arg-type]
+    assert choose_source(fold, masks) == "masks of training"  # type: ignore[arg-type]
+    assert choose_source(replace(fold, parts=((data.test, np.arange(3)),)), masks) == "masks of test"  # type: ignore[arg-type]

@@ -29,12 +29,13 @@ def compute_class_weights(option: str, value: str, names: Sequence[str], labels:
     """Return the weight of each class.
 
     "balanced" is examples / (classes that occur × examples of the class), so that all classes have the
-    same weight together, and the mean weight of an example is 1. A file has the columns class and
+    same weight together, and the mean weight of an example is 1; a class without examples has the weight
+    0, which label smoothing would multiply otherwise. A file has the columns class and
     weight, and a row for each class.
     """
     if value == "balanced":
         counts = np.bincount(labels, minlength=len(names))
-        weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        weights = np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
         return tuple(weights.tolist())
     weights_by_name = _read_weights(option, Path(value).expanduser())
     for name in weights_by_name:

@@ -232,7 +232,7 @@ class Classification(Task):
             ]
             yield {"class": top_classes[0][0], "probability": top_classes[0][1], "top": top_classes}
 
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
         return outputs.argmax(1) == expected.argmax(1)
 
 

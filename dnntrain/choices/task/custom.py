@@ -204,8 +204,14 @@ class CustomTask(Task):
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
         return self._base.format_predictions(outputs, spec, top)
 
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        return self._base.agrees(outputs, expected)
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
+        return self._base.agrees(outputs, expected, spec)
+
+    def get_threshold(self, spec: ModelSpec | None) -> float:
+        return self._base.get_threshold(spec)
+
+    def compute_probabilities(self, outputs: Tensor) -> Tensor | None:
+        return self._base.compute_probabilities(outputs)
 
 
 def make_rows(outputs: Tensor, batch: Batch) -> Tensor:

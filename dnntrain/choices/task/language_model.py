@@ -162,7 +162,7 @@ class LanguageModel(Task):
             pairs = zip(tokens, probabilities, strict=True)
             yield {"next": [[_show(pieces, [token]), round(value, 6)] for token, value in pairs]}
 
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
         """Return bool [n]: rounding turns some of the many positions with two equally probable tokens."""
         return (outputs.argmax(2) == expected.argmax(2)).float().mean(1) >= 0.99
 

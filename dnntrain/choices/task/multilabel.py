@@ -87,7 +87,7 @@ class Multilabel(Task):
         return replace(spec, output=replace(spec.output, threshold=float(threshold))) if 0 < threshold < 1 else spec
 
     def get_threshold(self, spec: ModelSpec | None) -> float:
-        """Return the probability from which a label is predicted: that of the model, if it was calibrated."""
+        """Return `threshold`, or that of the model if it was calibrated."""
         if self.threshold != "calibrated":
             return self.threshold
         return 0.5 if spec is None or spec.output.threshold is None else spec.output.threshold
@@ -187,8 +187,10 @@ class Multilabel(Task):
             labels = ";".join(name for name, probability in pairs if probability >= threshold)
             yield {"labels": labels, **{name: round(probability, 6) for name, probability in pairs}}
 
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        return ((outputs > 0) == (expected > 0)).all(1)
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
+        threshold = self.get_threshold(spec)
+        first, second = (values.float().sigmoid() >= threshold for values in (outputs, expected))
+        return (first == second).all(1)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class Regression(Task):
         for row in restore_units(outputs.cpu(), spec.targets).tolist():
             yield {name: _round(value) for name, value in zip(spec.targets.names, row, strict=True)}
 
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
         return ((outputs - expected).abs() < _TOLERANCE).all(1)
 
 

@@ -165,7 +165,7 @@ class Segmentation(Task):
     def make_masks(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(1)
 
-    def agrees(self, outputs: Tensor, expected: Tensor) -> Tensor:
+    def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
         return (outputs.argmax(1) == expected.argmax(1)).float().mean((1, 2)) >= _MIN_EQUAL
 
     def _get_targets(self, batch: Batch) -> Tensor:

@@ -116,6 +116,8 @@ def test_weights_multiply_the_loss_of_their_class(loss: str) -> None:
 def test_balanced_weights_give_each_class_the_same_sum_and_a_mean_of_1() -> None:
     labels = np.array([0] * 90 + [1] * 9 + [2])
     weights = np.array(compute_class_weights("task.class_weights", "balanced", ("a", "b", "c"), labels))
+    absent = compute_class_weights("task.class_weights", "balanced", ("a", "b", "c", "absent"), labels)
+    assert absent == (*weights, 0.0)  # label smoothing would multiply any other weight
     assert weights[labels].mean() == pytest.approx(1)
     assert (weights * np.bincount(labels)).tolist() == pytest.approx([100 / 3] * 3)
 

@@ -11,9 +11,11 @@ from own_code import write_mine
 
 from dnntrain.choices.task.classification import Classification
 from dnntrain.choices.task.custom import CustomTask
+from dnntrain.choices.task.multilabel import Multilabel
+from dnntrain.choices.task.regression import Regression
 from dnntrain.config.fields import Arguments
 from dnntrain.errors import PluginError
-from dnntrain.protocols import Batch, InputSpec, Predictions, TargetSpec, TaskFeature
+from dnntrain.protocols import Batch, InputSpec, Predictions, TargetSpec, Task, TaskFeature
 
 SPEC = Classification().make_spec(InputSpec((1, 4, 4), (0.5,), (0.5,)), TargetSpec(("a", "b", "c")))
 OUTPUTS = torch.tensor([[2.0, 1.0, -1.0], [0.0, 0.5, 0.25], [1.0, 0.0, 3.0], [0.0, 2.0, 0.0]])
@@ -84,3 +86,19 @@ def test_a_loss_that_takes_the_mean_is_named(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CustomTask(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("base", [Classification, Multilabel, Regression])
+def test_the_task_passes_on_all_that_its_base_defines(base: type[Task], tmp_path: Path) -> None:
+    """A method that is left out would answer as a task without classes or labels."""
+    methods = {
+        name
+        for name, value in vars(base).items()
+        if name in dir(Task) and not name.startswith("_") and (callable(value) or isinstance(value, property))
+    }
+    assert methods - set(vars(CustomTask)) == set()
+    name = base.__name__.lower()
+    task = CustomTask(base=name, file=str(write_mine(tmp_path)), metrics=("worst_recall",))  # type: ignore[arg-type]
+    probabilities, expected = task.compute_probabilities(OUTPUTS), base().compute_probabilities(OUTPUTS)
+    assert (probabilities is None) == (expected is None) == (base is Regression)
+    assert expected is None or torch.equal(probabilities, expected)

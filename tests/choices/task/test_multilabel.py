@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,13 @@ def test_a_run_carries_its_threshold_to_predict_eval_and_exports(tmp_path: Path)
     assert dnntrain.evaluate(run, trust=True)["micro_f1"] == pytest.approx(result["test_micro_f1"])
     assert main(["export", str(run), "--trust", "--format", "safetensors", "--path", str(tmp_path / "export")]) == 0
     assert json.loads((tmp_path / "export" / "manifest.json").read_text())["threshold"] == threshold
+
+
+def test_two_outputs_agree_if_the_threshold_of_the_model_gives_the_same_labels() -> None:
+    """An export that crosses the threshold at 0.2 predicts other labels, though both are below 0.5."""
+    logits = torch.tensor([[-1.3, -3.0, 2.0], [-1.3, -3.0, 2.0]])
+    other = torch.tensor([[-1.5, -3.0, 2.0], [-0.2, -3.0, 2.0]])
+    assert Multilabel(threshold=0.2).agrees(other, logits, SPEC).tolist() == [False, True]
+    calibrated = replace(SPEC, output=replace(SPEC.output, threshold=0.2))
+    assert Multilabel(threshold="calibrated").agrees(other, logits, calibrated).tolist() == [False, True]
+    assert TASK.agrees(other, logits, SPEC).tolist() == [True, True]
