@@ -41,7 +41,8 @@ def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     load = JpegImagePlugin.JpegImageFile.load
 
     def record(file: JpegImagePlugin.JpegImageFile) -> object:
-        sizes.append(file.size)
+        if file.tile:  # not decoded yet
+            sizes.append(file.size)
         return load(file)
 
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", record)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +25,7 @@ from dnntrain.sweep.search_log import JOURNAL_FILE, LOG_FILE, SearchLog
 from dnntrain.sweep.search_results import choose_winner
 from dnntrain.sweep.search_space import SearchSpace, read_search_space
 from dnntrain.sweep.sweep_directory import TrialStatus
+from tests.support.short_runs import environment
 
 Capture = pytest.CaptureFixture[str]
 
@@ -284,3 +288,36 @@ def test_a_trial_that_falls_behind_is_stopped_and_stays_stopped(
     assert first["trials"][3]["steps"] < first["trials"][0]["steps"]
     assert main([*line, "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out)["trials"] == first["trials"]
+
+
+KILLED = (
+    *("-m", "optim.lr=tag(log,interval(1e-6,1e-2))", "model=mlp", "train.max_examples=160", "train.duration=54ep"),
+    *("eval.run_test=false", "log.report=false", "log.every=100step", "checkpoint.every=20ep", "run_dir=killed"),
+    *("--search", "tpe", "--stop-early", "asha", "--trials", "5", "--jobs", "1", "-q"),
+)
+
+
+def read_outcome(folder: Path) -> list[list[str]]:
+    """What each trial is, and how it ended."""
+    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    return [[row[name] for name in ("overrides", "status", "best", "steps")] for row in rows]
+
+
+@pytest.mark.slow
+def test_a_killed_search_stops_the_same_trials_at_the_same_steps(tmp_path: Path) -> None:
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, "-m", "dnntrain", *KILLED], cwd=folder, env=environment())
+
+    assert start(tmp_path / "whole").wait() == 0
+    for number in (2, 4):
+        process = start(tmp_path / "broken")
+        while not list((tmp_path / "broken" / "killed").glob(f"000{number}-*/metrics.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    assert start(tmp_path / "broken").wait() == 0
+    outcome = read_outcome(tmp_path / "whole" / "killed")
+    assert read_outcome(tmp_path / "broken" / "killed") == outcome
+    assert len(outcome) == 5
