@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from rank_pool import Pool
-from short_runs import broken_off, comparable, result
+from short_runs import broken_off, comparable, result, rows
 from small_texts import RUN, write_texts
 from test_tasks import assert_equal_rows
 
 import dnntrain
+from dnntrain.cli.main import main
 
 MODELS: dict[str, tuple[str, ...]] = {
     "adamw": ("optim=adamw",),
@@ -81,3 +83,40 @@ def test_a_student_learns_from_the_logits_of_a_teacher_in_any_micro_batches(tmp_
     dnntrain.train(*student, f"run_dir={tmp_path / 'whole'}", display="quiet")
     dnntrain.train(*student, "train.micro_batch_size=5", f"run_dir={tmp_path / 'micro'}", display="quiet")
     assert_equal_rows(comparable(tmp_path / "micro"), comparable(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_text_of_each_evaluation_is_in_the_report_and_follows_from_the_weights(tmp_path: Path) -> None:
+    words = [word for word in RUN if not word.startswith(("task.sample_tokens", "log.report"))]
+    words += [f"data.path={write_texts(tmp_path / 'texts')}", "task.sample_tokens=12"]
+    dnntrain.train(*words, f"run_dir={tmp_path / 'run'}", display="quiet")
+    texts = {row["step"]: row["text"] for row in rows(tmp_path / "run") if row["split"] == "sample"}
+    assert list(texts) == [10, 20]
+    assert all(texts.values())
+    assert "A text of the model at each evaluation" in (tmp_path / "run" / "report.html").read_text()
+    again = tmp_path / "again"
+    broken_off(tmp_path / "run", again, 5)
+    dnntrain.train(*words, f"run_dir={again}", display="quiet")
+    assert comparable(again) == comparable(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_bench_counts_the_tokens_of_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*RUN, f"data.path={write_texts(tmp_path / 'texts')}"]
+    dnntrain.train(*words, f"run_dir={tmp_path / 'run'}", display="quiet")
+    line = [
+        "bench",
+        str(tmp_path / "run"),
+        "--runtimes",
+        "eager_fp32",
+        "--batches",
+        "2",
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.05",
+    ]
+    assert main([*line, "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    low, median, high = (model["batches"]["2"]["tokens_per_s"][place] for place in (1, 0, 2))
+    assert 0 < low <= median <= high

@@ -40,7 +40,7 @@ class BenchResult:
     """The measurements of one candidate.
 
     latencies   seconds of each call, by batch size
-    rates       images per second of each round, by batch size
+    rates       images, rows or tokens per second of each round, by batch size
     """
 
     name: str
@@ -51,6 +51,11 @@ class BenchResult:
     peak_memory_bytes: int = 0
     first_call_s: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def unit(self) -> str:
+        """What the rates count: images, rows or tokens."""
+        return str(self.load_info.get("unit", "images"))
+
     def throughput(self, batch: int) -> Interval:
         return compute_median_interval(self.rates[batch])
 
@@ -59,7 +64,7 @@ class BenchResult:
         return max(self.rates, key=lambda batch: self.throughput(batch).median)
 
     def ratio(self, base: BenchResult, batch: int) -> Interval:
-        """Return the ratio of images per second to `base`, round by round.
+        """Return the ratio of the rate to that of `base`, round by round.
 
         Only the first rounds count, in which both took part.
         """
@@ -72,7 +77,7 @@ class BenchResult:
                 "latency_ms": {
                     name: 1000 * value for name, value in compute_percentiles(self.latencies[batch]).items()
                 },
-                "images_per_s": self.throughput(batch).as_json(),
+                f"{self.unit}_per_s": self.throughput(batch).as_json(),
                 "ratio": self.ratio(base, batch).as_json(),
                 "interval_coverage": self.throughput(batch).coverage,
                 "within_noise": self is not base and not self.ratio(base, batch).excludes(1.0),
@@ -176,7 +181,8 @@ def _time_batch(
             time.sleep(_SPIN_WAIT_S)
             times = holder.ask({"batch": batch, "calls": calls[result.name]})["times"]
             result.latencies.setdefault(batch, []).extend(times)
-            result.rates.setdefault(batch, []).append(batch * len(times) / sum(times))
+            count = batch * result.load_info.get("units_per_example", 1)
+            result.rates.setdefault(batch, []).append(count * len(times) / sum(times))
 
 
 def describe_effort(num_models: int, num_batches: int, rounds: int, seconds: float) -> str:

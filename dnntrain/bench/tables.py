@@ -23,7 +23,7 @@ def format_table(results: Sequence[BenchResult]) -> str:
     base = results[0]
     batches = list(base.rates)
     head = ["model", _get_metric_name(results), "size", "load", "memory", "p50 ms", "p95", "p99"]
-    head += [word for batch in batches for word in (f"images/s at {batch}", "ratio")]
+    head += [word for batch in batches for word in (f"{base.unit}/s at {batch}", "ratio")]
     rows = [head]
     for result in results:
         latency = compute_percentiles(result.latencies[batches[0]])
@@ -80,7 +80,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
     """Write one row for each candidate and batch size."""
     names = (
         f"model batch {_get_metric_name(results)} size_bytes load_s peak_memory_bytes "
-        "p50_ms p95_ms p99_ms images_per_s low high ratio ratio_low ratio_high interval_coverage"
+        f"p50_ms p95_ms p99_ms {results[0].unit}_per_s low high ratio ratio_low ratio_high interval_coverage"
     )
     rows: list[list[object]] = [[*names.split()]]
     for result in results:

@@ -47,13 +47,23 @@ class BenchWorker:
         self.size_bytes = measure_size_bytes(path)
         self._inputs: dict[int, Any] = {}
 
+    def describe_unit(self) -> dict[str, Any]:
+        """Return what is counted in a second, and how many of it an example has: tokens of a text, or the example."""
+        inputs = self.loaded_model.spec.inputs
+        return {"unit": inputs.name, "units_per_example": 1 if inputs.vocabulary is None else inputs.shape[0]}
+
     def make_call(self, batch: int) -> Callable[[], object]:
         """Return a call of the model on `batch` examples."""
         import torch
 
         if batch not in self._inputs:
-            generator = torch.Generator().manual_seed(0)
-            self._inputs[batch] = torch.randn(batch, *self.loaded_model.spec.inputs.shape, generator=generator)
+            inputs, generator = self.loaded_model.spec.inputs, torch.Generator().manual_seed(0)
+            size = (batch, *inputs.shape)
+            self._inputs[batch] = (
+                torch.randn(size, generator=generator)
+                if inputs.vocabulary is None
+                else torch.randint(inputs.vocabulary.size, size, generator=generator)
+            )
         inputs = self._inputs[batch]
         # The copies to and from a GPU count too, so that times are comparable.
         return lambda: self.loaded_model.compute_outputs(inputs).cpu()
@@ -161,6 +171,7 @@ def main() -> None:
                     "load_s": worker.load_s,
                     "import_s": worker.import_s,
                     "size_bytes": worker.size_bytes,
+                    **worker.describe_unit(),
                 }
             else:
                 reply = worker.answer_request(request)

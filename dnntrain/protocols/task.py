@@ -275,6 +275,10 @@ class Task(Choice, ABC):
         """Return further content of evaluation.json that the trained model generates; empty by default."""
         return {}
 
+    def write_sample(self, model: nn.Module, spec: ModelSpec, device: str) -> str:
+        """Return a text that the model generates at an evaluation, for the report; empty by default."""
+        return ""
+
     def predict(self, outputs: Tensor) -> Tensor:
         """Reduce the outputs [n, …] of a batch to the values that `summarize` needs."""
         return outputs.float()

@@ -6,7 +6,7 @@ from dnntrain.report.confusion import get_class_names, read_confusion, render_mi
 from dnntrain.report.estimates import render_estimates
 from dnntrain.report.figures_table import render_figures
 from dnntrain.report.format import format_percent
-from dnntrain.report.generated_texts import render_texts
+from dnntrain.report.generated_texts import render_progress, render_texts
 from dnntrain.report.html import escape_text, isolate_text, render_section
 from dnntrain.report.label_curves import render_label_curves
 from dnntrain.report.load_run import RunData, parse_number
@@ -18,7 +18,7 @@ _MAX_PICTURES = 48
 
 def render_errors(run: RunData) -> str:
     """Return the confusion matrix and its derived panels, or estimates beside their targets."""
-    if texts := render_texts(run.evaluation):
+    if texts := render_progress(run.texts) + render_texts(run.evaluation):
         return render_section("Texts", texts)
     if estimates := render_estimates(run.evaluation):
         return render_section("Errors on the test split", estimates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dnntrain.report.html import escape_text, isolate_text, render_table
@@ -12,6 +12,12 @@ from dnntrain.report.load_run import parse_number
 _MAX_TEXTS = 8
 _MAX_CHARACTERS = 4000
 _MAX_ROWS = 48
+
+
+def render_progress(texts: Sequence[tuple[float, str]]) -> str:
+    """Return the texts that the model wrote at its evaluations, by step."""
+    rows = [(f"{step:.0f}", isolate_text(text, 400)) for step, text in texts]
+    return render_table(("step", "text"), rows, "A text of the model at each evaluation") if rows else ""
 
 
 def render_texts(evaluation: Mapping[str, Any]) -> str:

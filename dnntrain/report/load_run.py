@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import LOSS, MetricInfo
@@ -29,6 +30,8 @@ _MAX_SERIES = 64
 _MAX_NAMES = 1000
 _MAX_EVENTS = 100
 _MAX_DEPTH = 32
+_MAX_TEXTS = 20
+_MAX_TEXT_CHARACTERS = 1000
 _MAX_METRICS = 40
 
 _AXES = ("step", "epoch", "examples", "wall_s", "split")
@@ -47,12 +50,14 @@ class Event:
 class RunData:
     """The content of a run directory.
 
-    Missing or damaged files are empty values; `notes` lists skipped content.
+    Missing or damaged files are empty values; `notes` lists skipped content. `texts` are those that the
+    model wrote at its evaluations, with their steps.
     """
 
     path: Path
     series: Mapping[tuple[str, str], Series]
     events: tuple[Event, ...]
+    texts: tuple[tuple[float, str], ...]
     rows: int
     result: Mapping[str, Any]
     plan: Mapping[str, Any]
@@ -116,11 +121,12 @@ def read_run(path: Path) -> RunData:
     notes: list[str] = []
     result = read_data(path / "result.json", notes)
     notes += check_metrics(path, result, _MAX_METRICS_BYTES)
-    series, events, rows = _read_metrics(path / "metrics.jsonl", notes)
+    series, events, texts, rows = _read_metrics(path / "metrics.jsonl", notes)
     return RunData(
         path=path.absolute(),
         series=series,
         events=events,
+        texts=texts,
         rows=rows,
         result=result,
         plan=read_data(path / "plan.json", notes),
@@ -203,9 +209,14 @@ def _parse_json(text: str) -> Any:
         return None
 
 
-def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], Series], tuple[Event, ...], int]:
+_Metrics: TypeAlias = tuple[dict[tuple[str, str], Series], tuple[Event, ...], tuple[tuple[float, str], ...], int]
+
+
+def _read_metrics(path: Path, notes: list[str]) -> _Metrics:
+    """Return the series by (split, name), the events, the texts, and the number of rows."""
     splits: dict[str, dict[str, Series | None]] = {}
     events: list[Event] = []
+    texts: deque[tuple[float, str]] = deque(maxlen=_MAX_TEXTS)
     rows = damaged_count = series_count = 0
     for line in _read_lines(path, notes):
         row = _parse_json(line.decode("utf-8", errors="replace"))
@@ -218,6 +229,9 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], S
         if split == "event":
             if len(events) < _MAX_EVENTS:
                 events.append(Event(step, str(row.get("event", "event"))[:80], str(row.get("reason", ""))[:240]))
+            continue
+        if split == "sample":
+            texts.append((step, str(row.get("text", ""))[:_MAX_TEXT_CHARACTERS]))
             continue
         columns = splits.setdefault(split, dict.fromkeys(_AXES)) if len(splits) < _MAX_SERIES else splits.get(split, {})
         for name, value in row.items():
@@ -240,7 +254,7 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[dict[tuple[str, str], S
     }
     for item in series_by_key.values():
         item.flush()
-    return series_by_key, tuple(events), rows
+    return series_by_key, tuple(events), tuple(texts), rows
 
 
 def _is_number(value: Any) -> bool:

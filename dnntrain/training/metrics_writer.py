@@ -110,7 +110,7 @@ class Metrics:
                 self.write_row("event", step, {"event": "stop", "reason": verdict.reason})
 
     def rewrite_row(self, split: str, step: int, values: Mapping[str, Any]) -> None:
-        """Write a row again that was cut off with later rows; the listeners have seen it already."""
+        """Write a row that the listeners have seen already, or that is for the file alone."""
         self._append_row(split, step, values)
 
     def _append_row(self, split: str, step: int, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,9 +209,17 @@ def build_evaluator(
                 empty=executor.empty_batch,
                 positions=len(data.val) if plan.ranks > 1 else 0,
             )
+            if setup.world.is_main and not is_collective:
+                _write_sample(setup, model.model, metrics, progress.step)
         if mesh is not None:
             reshard(model.parallel.run_modules)
         return val_metrics
 
     evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0], hooks.best_from_step)
     return EvaluatorParts(evaluator, metrics, make_batches)
+
+
+def _write_sample(setup: RunSetup, model: nn.Module, metrics: Metrics, step: int) -> None:
+    """Write a row with a text of the model, if the task has one. Nothing decides from it."""
+    if text := setup.config.task.write_sample(model, setup.data.spec, setup.device):
+        metrics.rewrite_row("sample", step, {"text": text})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnntrain.report.generated_texts import render_texts
+from dnntrain.report.generated_texts import render_progress, render_texts
 
 
 def test_texts_are_escaped_and_invalid_ones_are_skipped() -> None:
@@ -26,3 +26,9 @@ def test_texts_are_escaped_and_invalid_ones_are_skipped() -> None:
 def test_other_evaluations_have_no_texts() -> None:
     assert render_texts({"samples": "text", "surprising_tokens": {}}) == ""
     assert render_texts({}) == ""
+
+
+def test_the_texts_of_evaluations_are_listed_by_step() -> None:
+    page = render_progress([(10.0, "a < b"), (20.0, "c")])
+    assert page.index("10") < page.index("a &lt; b") < page.index("20")
+    assert render_progress([]) == ""

@@ -91,7 +91,13 @@ SCENES = (
 
 #: A small decoder on the files of a folder of texts; in a pipeline each section has weights that are trained.
 TEXT = (
-    *("task=language_model", "data=text", f"data.path={CONF / 'model'}", "data.suffixes=[.yaml]"),
+    *(
+        "task=language_model",
+        "task.sample_tokens=0",
+        "data=text",
+        f"data.path={CONF / 'model'}",
+        "data.suffixes=[.yaml]",
+    ),
     *("data.context=16", "data.val_fraction=0.2", "data.test_fraction=0.2"),
     *("model=gpt", "model.embed_dim=16", "model.depth=2", "model.num_heads=2"),
 )

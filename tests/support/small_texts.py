@@ -7,6 +7,7 @@ from pathlib import Path
 #: 20 steps, the last batch of an epoch has 5 of 12 windows.
 RUN = (
     "task=language_model",
+    "task.sample_tokens=0",
     "data=text",
     "data.context=16",
     "data.val_fraction=0.1",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from dnntrain.config.fields import Literal
+from dnntrain.config.fields import Literal, NonNegativeInt
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import (
     Batch,
@@ -51,6 +51,7 @@ class LanguageModel(Task):
     """
 
     metric: Literal["bits_per_byte", "perplexity", "loss"] = "bits_per_byte"  # default metric; eval.metric follows it
+    sample_tokens: NonNegativeInt = 100  # tokens of a text that the model writes at each evaluation; 0: none
 
     features: ClassVar[frozenset[TaskFeature]] = frozenset({TaskFeature.SOFTMAX_LOGITS})
     agreement: ClassVar[str] = "same next token for 99 % of the positions"
@@ -127,31 +128,11 @@ class LanguageModel(Task):
 
     def make_samples(self, model: nn.Module, spec: ModelSpec, device: str) -> dict[str, Any]:
         """Return {"samples": texts that the model generates from the beginning of a document}."""
-        from dnntrain.nn.generation import Sampling, generate_tokens
-        from dnntrain.nn.language_module import find_language_module
+        texts = _generate(model, spec, device, _SAMPLE_TOKENS, _SAMPLES)
+        return {"samples": texts} if texts else {}
 
-        module, vocabulary = find_language_module(model), spec.inputs.vocabulary
-        if module is None or vocabulary is None:
-            return {}
-        pieces, first = vocabulary.list_pieces(), vocabulary.separator
-        prompt = [pieces.index(b"\n") if b"\n" in pieces else 0] if first is None else [first]
-        was_training = model.training
-        model.eval()
-        steps = list(
-            generate_tokens(
-                module,
-                prompt,
-                _SAMPLE_TOKENS,
-                Sampling(temperature=_SAMPLE_TEMPERATURE),
-                context=module.context,
-                samples=_SAMPLES,
-                device=device,
-            )
-        )
-        model.train(was_training)
-        texts = [[step[number] for step in steps] for number in range(_SAMPLES)]
-        ends = [text.index(first) if first in text else len(text) for text in texts]
-        return {"samples": [_show(pieces, text[:end]) for text, end in zip(texts, ends, strict=True)]}
+    def write_sample(self, model: nn.Module, spec: ModelSpec, device: str) -> str:
+        return "".join(_generate(model, spec, device, self.sample_tokens, 1)) if self.sample_tokens else ""
 
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
         """Yield the most probable tokens after each text."""
@@ -204,3 +185,25 @@ def compute_perplexity(sums: Sequence[float]) -> float:
 
 def _show(pieces: Sequence[bytes], tokens: Sequence[int]) -> str:
     return b"".join(pieces[token] for token in tokens).decode("utf-8", "replace")
+
+
+def _generate(model: nn.Module, spec: ModelSpec, device: str, count: int, samples: int) -> list[str]:
+    """Return texts of up to `count` tokens from the beginning of a document; none for other networks."""
+    from dnntrain.nn.generation import Sampling, generate_tokens
+    from dnntrain.nn.language_module import find_language_module
+
+    module, vocabulary = find_language_module(model), spec.inputs.vocabulary
+    if module is None or vocabulary is None:
+        return []
+    pieces, first = vocabulary.list_pieces(), vocabulary.separator
+    prompt = [pieces.index(b"\n") if b"\n" in pieces else 0] if first is None else [first]
+    was_training = model.training
+    model.eval()
+    sampling = Sampling(temperature=_SAMPLE_TEMPERATURE)
+    steps = list(
+        generate_tokens(module, prompt, count, sampling, context=module.context, samples=samples, device=device)
+    )
+    model.train(was_training)
+    texts = [[step[number] for step in steps] for number in range(samples)]
+    ends = [text.index(first) if first in text else len(text) for text in texts]
+    return [_show(pieces, text[:end]) for text, end in zip(texts, ends, strict=True)]
