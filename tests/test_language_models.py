@@ -13,6 +13,7 @@ from test_tasks import assert_equal_rows
 
 import dnntrain
 from dnntrain.cli.main import main
+from dnntrain.errors import ConfigError
 
 MODELS: dict[str, tuple[str, ...]] = {
     "adamw": ("optim=adamw",),
@@ -120,3 +121,25 @@ def test_bench_counts_the_tokens_of_texts(tmp_path: Path, capsys: pytest.Capture
     (model,) = json.loads(capsys.readouterr().out)["models"]
     low, median, high = (model["batches"]["2"]["tokens_per_s"][place] for place in (1, 0, 2))
     assert 0 < low <= median <= high
+
+
+@pytest.mark.slow
+def test_weights_are_trained_on_with_their_own_tokens_alone(tmp_path: Path) -> None:
+    words = [word for word in RUN if not word.startswith("data.path")]
+    first, other = (write_texts(tmp_path / name, count) for name, count in (("first", 24), ("other", 20)))
+    (other / "new.txt").write_text("Ümit würfelt.\n" * 20)
+    pairs = ["data.tokenizer=bpe", "data.vocabulary_size=300"]
+    base = tmp_path / "base"
+    dnntrain.train(*words, *pairs, f"data.path={first}", f"run_dir={base}", display="quiet")
+    words += [f"data.path={other}", f"init_from={base}"]
+    with pytest.raises(ConfigError, match=r"data\.vocabulary_from="):
+        dnntrain.plan(*words, *pairs)
+    tuned = tmp_path / "tuned"
+    dnntrain.train(*words, f"data.vocabulary_from={base}", f"run_dir={tuned}", display="quiet")
+    losses = [next(row["loss"] for row in rows(run) if row["split"] == "train") for run in (base, tuned)]
+    assert losses[1] < losses[0]
+    assert dnntrain.load(tuned).spec.inputs.vocabulary == dnntrain.load(base).spec.inputs.vocabulary
+    with pytest.raises(ConfigError, match="has no effect with vocabulary_from"):
+        dnntrain.plan(*words, *pairs, f"data.vocabulary_from={base}")
+    with pytest.raises(ConfigError, match="does not exist"):
+        dnntrain.plan(*words, "data.vocabulary_from=none")

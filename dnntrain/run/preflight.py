@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -112,10 +114,27 @@ def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> t
     from dnntrain.nn.weight_names import NamePrefix
     from dnntrain.nn.weights import check_weights
 
+    _check_tokens(str(config.init_from), data)
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)
     report = check_weights(model, str(config.init_from), config.init_replace_head, prefix)
     return (f"init_from: {report}",) if report.is_partial or prefix is not None else ()
+
+
+def _check_tokens(init_from: str, data: PreparedData) -> None:
+    """Raise ConfigError if the weights were trained with other tokens than those of the data."""
+    from dnntrain.checkpoint.saved_vocabulary import find_vocabulary
+
+    own = data.spec.inputs.vocabulary
+    trained = None if own is None else find_vocabulary(Path(init_from).expanduser())
+    if own is None or trained is None:
+        return
+    if own.size != trained.size or replace(own, separates=trained.separates) != trained:
+        raise ConfigError(
+            f"init_from={init_from} was trained with {trained.size} tokens ({trained.kind}), and the data are cut into "
+            f"{own.size} others ({own.kind})",
+            f"use its tokens: data.vocabulary_from={init_from}",
+        )
 
 
 def check_quantization(config: RunConfig, data: PreparedData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Fraction, Literal, Range
@@ -40,23 +41,21 @@ class TokenizedText(ContextData):
     vocabulary_size: Annotated[int, Range(at_least=257, at_most=2**18)] | None = (
         None  # largest number of tokens of tokenizer=bpe; null: 4096
     )
+    vocabulary_from: str | None = None  # run or export whose tokens are used, to train it on; null: tokenizer says
 
     def __post_init__(self) -> None:
-        if self.vocabulary_size is not None and self.tokenizer != "bpe":
-            raise ValueError(
-                f"vocabulary_size={self.vocabulary_size} has no effect with tokenizer={self.tokenizer}; "
-                "use tokenizer=bpe"
-            )
+        check_vocabulary_options(self.tokenizer, self.vocabulary_size, self.vocabulary_from)
 
     def make_dataset(self, name: str, documents: Sequence[Document], tests: Sequence[Document] | None) -> DataSet:
         """Return the data set of the documents; a part of them is the test split if there are no `tests`."""
         kept, held, test = split_documents(name, documents, tests, self.val_fraction, self.test_fraction)
         every = [*documents, *(tests or ())]
-        vocabulary = make_vocabulary(
+        vocabulary = choose_vocabulary(
+            self.vocabulary_from,
             self.tokenizer,
             [document.data for document in (*held, *test)],
             [document.data for document in kept],
-            self.vocabulary_size or 4096,
+            self.vocabulary_size,
             separates=len(every) > 1,
         )
         train_text, val_text, test_text = (_encode(name, part, vocabulary) for part in (kept, held, test))
@@ -74,6 +73,35 @@ class TokenizedText(ContextData):
     def make_inputs(self, vocabulary: Vocabulary) -> InputSpec:
         """Return the form of the inputs. Raises ConfigError if documents cannot be separated."""
         return make_token_inputs(vocabulary, self.context, self.isolate_documents)
+
+
+def check_vocabulary_options(tokenizer: str, size: int | None, source: str | None) -> None:
+    """Raise ValueError if an option of the tokenizer has no effect."""
+    if source is not None and (tokenizer != "byte" or size is not None):
+        raise ValueError(
+            f"tokenizer={tokenizer} has no effect with vocabulary_from={source}, which states the tokens; leave it out"
+        )
+    if size is not None and tokenizer != "bpe":
+        raise ValueError(f"vocabulary_size={size} has no effect with tokenizer={tokenizer}; use tokenizer=bpe")
+
+
+def choose_vocabulary(
+    source: str | None,
+    tokenizer: str,
+    other_documents: Sequence[bytes],
+    train_documents: Sequence[bytes],
+    size: int | None,
+    separates: bool,
+) -> Vocabulary:
+    """Return the vocabulary of the run `source`, or that of a corpus.
+
+    Raises ConfigError if the run has none.
+    """
+    if source is not None:
+        from dnntrain.checkpoint.saved_vocabulary import read_vocabulary
+
+        return read_vocabulary(Path(source).expanduser())
+    return make_vocabulary(tokenizer, other_documents, train_documents, size or 4096, separates)
 
 
 def make_token_inputs(vocabulary: Vocabulary, context: int, isolate_documents: bool) -> InputSpec:

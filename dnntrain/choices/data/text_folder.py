@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.choices.data._roots import find_data_root
+from dnntrain.choices.data._text import check_vocabulary_options, choose_vocabulary
 from dnntrain.config.fields import Annotated, Fraction, Literal, Range
 from dnntrain.errors import DataError
 from dnntrain.input.document_source import DocumentSource
@@ -18,7 +19,6 @@ from dnntrain.input.image_paths import is_skipped_folder, list_entries
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.input.text_files import read_text_file
-from dnntrain.input.tokenizer import make_vocabulary
 from dnntrain.protocols import DataChoice, DataFeature, InputKind, InputSpec, TargetSpec, Vocabulary
 from dnntrain.utils.rng import Key
 
@@ -50,17 +50,14 @@ class TextFolder(DataChoice):
     vocabulary_size: Annotated[int, Range(at_least=257, at_most=2**18)] | None = (
         None  # largest number of tokens of tokenizer=bpe; null: 4096
     )
+    vocabulary_from: str | None = None  # run or export whose tokens are used, to train it on; null: tokenizer says
     suffixes: tuple[str, ...] = (".txt", ".md")  # suffixes of the files
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
         0.2  # fraction of the files held out for the test if there is no test split
     )
 
     def __post_init__(self) -> None:
-        if self.vocabulary_size is not None and self.tokenizer != "bpe":
-            raise ValueError(
-                f"vocabulary_size={self.vocabulary_size} has no effect with tokenizer={self.tokenizer}; "
-                "use tokenizer=bpe"
-            )
+        check_vocabulary_options(self.tokenizer, self.vocabulary_size, self.vocabulary_from)
 
     def check_files(self) -> None:
         for folder in filter(None, _find_parts(_find_root(self.root))):
@@ -79,7 +76,9 @@ class TextFolder(DataChoice):
             kept, held = hold_out_by_name(train.keys, train.labels, self.test_fraction, Key(2012, "text folder test"))
             train, test = train.select(kept), train.select(held)
         others = [*test.documents, *(val.documents if val is not None else ())]
-        vocabulary = make_vocabulary(self.tokenizer, others, train.documents, self.vocabulary_size or 4096, True)
+        vocabulary = choose_vocabulary(
+            self.vocabulary_from, self.tokenizer, others, train.documents, self.vocabulary_size, separates=True
+        )
         val_index = None
         if val is not None:
             val_index = np.arange(len(train.keys), len(train.keys) + len(val.keys))

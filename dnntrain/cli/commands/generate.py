@@ -28,12 +28,14 @@ def run(arguments: Arguments) -> int:
     # Several texts would mix on the terminal: each is printed when all are complete.
     streams = not arguments.json and options["samples"] == 1
 
+    shown = [options["prompt"]]
+
     def write(sample: int, text: str) -> None:
         if streams:
-            print(clean_text(text), end="", flush=True)
+            # The prompt comes with the first text, when it is known to be one.
+            print(clean_text("".join(shown) + text), end="", flush=True)
+            shown.clear()
 
-    if streams:
-        write(0, options["prompt"])
     generation = generate_text(
         run_path,
         options["prompt"],
@@ -48,7 +50,7 @@ def run(arguments: Arguments) -> int:
     if arguments.json:
         print(json.dumps(generation.as_json()))
     elif streams:
-        print()
+        print(clean_text("".join(shown)))
     else:
         for number, sample in enumerate(generation.samples, 1):
             print(f"--- {number} ---\n{clean_text(options['prompt'] + sample.text)}")
