@@ -143,3 +143,18 @@ def test_weights_are_trained_on_with_their_own_tokens_alone(tmp_path: Path) -> N
         dnntrain.plan(*words, *pairs, f"data.vocabulary_from={base}")
     with pytest.raises(ConfigError, match="does not exist"):
         dnntrain.plan(*words, "data.vocabulary_from=none")
+
+
+@pytest.mark.slow
+def test_heads_and_hidden_units_are_pruned_within_a_run_and_the_rest_generates(tmp_path: Path) -> None:
+    words = [word for word in RUN if not word.startswith("model.num_heads")]
+    words += [f"data.path={write_texts(tmp_path / 'texts')}", "model.positions=learned", "model.num_heads=4"]
+    run = tmp_path / "run"
+    dnntrain.train(*words, "prune=structured", "prune.ratio=0.3", f"run_dir={run}", display="quiet")
+    (event,) = [row for row in rows(run) if row.get("event") == "pruned"]
+    assert "attn.qkv 4" in event["widths"]
+    assert "mlp.up" in event["widths"]
+    values = [row["bits_per_byte"] for row in rows(run) if row["split"] == "val"]
+    assert values[-1] < values[0]
+    assert dnntrain.evaluate(run)["bits_per_byte"] == pytest.approx(result(run)["test_bits_per_byte"], rel=1e-5)
+    assert main(["generate", str(run), "--prompt", "Ada", "--tokens", "3"]) == 0
