@@ -138,7 +138,6 @@ class Decoder(LanguageModule):
 
     def make_cache(self, count: int) -> Sequence[Tensor]:
         """Return keys and values [2, n, heads, context, width] of each block, empty."""
-<<<<<<< HEAD
         weight = self.head.weight
         return [
             weight.new_zeros(2, count, block.attn.count_kv_heads(), self.context, block.attn.head_width)
@@ -148,10 +147,6 @@ class Decoder(LanguageModule):
     def _list_blocks(self) -> dict[int, DecoderBlock]:
         """Return the blocks by number, without those that pruning has removed."""
         return {number: block for number, block in enumerate(self.blocks) if isinstance(block, DecoderBlock)}
-=======
-        blocks = [block for block in self.blocks if isinstance(block, DecoderBlock)]
-        return [block.attn.make_memory(count, self.shape.context) for block in blocks]
->>>>>>> 1e1f7c9 (Prune the heads and hidden units of a GPT)
 
     def extend(self, tokens: Tensor, cache: Sequence[Tensor], position: int) -> Tensor:
         features = self.embed_tokens(tokens, position)

@@ -120,12 +120,6 @@ class CausalAttention(nn.Module):
         outputs: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return outputs
 
-    def make_memory(self, count: int, context: int) -> Tensor:
-        """Return the empty keys and values [2, n, heads, context, width]; a pruned block has fewer heads."""
-        weight = (self.qkv if self.shares_qkv else self.kv).weight
-        heads = len(weight) // ((3 if self.shares_qkv else 2) * self.head_width)
-        return weight.new_zeros(2, count, heads, context, self.head_width)
-
     def project(self, tokens: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [n, heads, length, width] of tokens from `position` on.
 

@@ -25,13 +25,7 @@ def measure_latency_ratios(
     model: nn.Module, reference: nn.Module, shape: ModelShape, pairs: int = _PAIRS
 ) -> list[float]:
     """Return the ratio of latencies in each pair of blocks."""
-<<<<<<< HEAD
     images = make_random_inputs(shape.make_zeros(1), 1)
-=======
-    images = shape.make_zeros(1)
-    if not shape.vocabulary:
-        images = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
->>>>>>> 1e1f7c9 (Prune the heads and hidden units of a GPT)
     models = (model.eval(), reference.eval())
     with torch.inference_mode():
         for network in models:

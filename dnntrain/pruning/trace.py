@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dnntrain.nn.language_module import find_language_module, set_deferred_logits
 from dnntrain.pruning import layer_operators  # noqa: F401  (registers its rules)
 from dnntrain.pruning.labels import get_varying_axes
 from dnntrain.pruning.operators import Activation, Parameter, Propagation, apply_rule, make_fixed
@@ -81,18 +80,14 @@ def _trace(model: nn.Module, inputs: Tensor) -> torch.fx.GraphModule:
         return functional_call(model, values, (batch,))
 
     was_training, had_fast_path = model.training, torch.backends.mha.get_fastpath_enabled()
-    language_module = find_language_module(model)
-    defers_logits = language_module is not None and language_module.defers_logits
     model.eval()
     # The fast path of attention is one operator, which hides the heads.
     torch.backends.mha.set_fastpath_enabled(False)
-    set_deferred_logits(model, False)
     try:
         with torch.no_grad():
             graph: torch.fx.GraphModule = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(plain, images)
     finally:
         torch.backends.mha.set_fastpath_enabled(had_fast_path)
-        set_deferred_logits(model, defers_logits)
         model.train(was_training)
     constants = _list_constants(model)
     for node, name in zip(graph.graph.nodes, plain, strict=False):

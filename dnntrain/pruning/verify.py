@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.cost import one_thread
 from dnntrain.nn.init import keyed_generator
-from dnntrain.nn.language_module import set_deferred_logits
 from dnntrain.pruning.cut import Cut, cut_model, get_tensors, make_cut, mask_model
 from dnntrain.pruning.trace import Coupling, Group, find_groups
 from dnntrain.pruning.widths import Widths
@@ -33,11 +32,7 @@ def find_safe_groups(model: nn.Module, inputs: Tensor) -> Coupling:
     """
     coupling = find_groups(model, inputs)
     trial = make_random_copy(model)
-<<<<<<< HEAD
     images = make_random_inputs(inputs, 2)
-=======
-    images = make_random_inputs(model, inputs)
->>>>>>> 1e1f7c9 (Prune the heads and hidden units of a GPT)
     if is_exact_cut(
         trial, {number: _take_half(group) for number, group in enumerate(coupling.groups)}, coupling, images
     ):
@@ -52,22 +47,12 @@ def find_safe_groups(model: nn.Module, inputs: Tensor) -> Coupling:
     return Coupling(tuple(safe), frozen, coupling.unknown)
 
 
-<<<<<<< HEAD
 def make_random_inputs(like: Tensor, count: int) -> Tensor:
     """Return `count` random inputs of the shape and type of `like`: normal numbers, or tokens 0 and 1."""
     shape, generator = (count, *like.shape[1:]), torch.Generator().manual_seed(0)
     if like.is_floating_point():
         return torch.randn(shape, generator=generator)
     return torch.randint(0, 2, shape, generator=generator)
-=======
-def make_random_inputs(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return two random inputs of the shape and kind of `inputs` [1, …]: numbers, or tokens that the model knows."""
-    size, generator = (2, *inputs.shape[1:]), torch.Generator().manual_seed(0)
-    if inputs.dtype != torch.int64:
-        return torch.randn(size, generator=generator)
-    vocabularies = [module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)]
-    return torch.randint(vocabularies[0], size, generator=generator)
->>>>>>> 1e1f7c9 (Prune the heads and hidden units of a GPT)
 
 
 def is_exact_cut(model: nn.Module, removed: Mapping[int, Sequence[int]], coupling: Coupling, images: Tensor) -> bool:
@@ -93,7 +78,6 @@ def measure_difference(model: nn.Module, cut: Cut, images: Tensor) -> float:
 def make_random_copy(model: nn.Module) -> nn.Module:
     """Return a copy with random weights of a moderate size, whatever the weights of `model`."""
     trial = copy.deepcopy(model).cpu().float()
-    set_deferred_logits(trial, False)
     with keyed_generator(0, "pruning"):
         for name, tensor in get_tensors(trial).items():
             if not tensor.is_floating_point():
