@@ -148,7 +148,7 @@ def test_weights_are_trained_on_with_their_own_tokens_alone(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_heads_and_hidden_units_are_pruned_within_a_run_and_the_rest_generates(tmp_path: Path) -> None:
     words = [word for word in RUN if not word.startswith("model.num_heads")]
-    words += [f"data.path={write_texts(tmp_path / 'texts')}", "model.positions=learned", "model.num_heads=4"]
+    words += [f"data.path={write_texts(tmp_path / 'texts')}", "model.num_heads=4"]
     run = tmp_path / "run"
     dnntrain.train(*words, "prune=structured", "prune.ratio=0.3", f"run_dir={run}", display="quiet")
     (event,) = [row for row in rows(run) if row.get("event") == "pruned"]
