@@ -35,7 +35,6 @@ from dnntrain.sweep.sweep_directory import (
 )
 from dnntrain.sweep.trial_runner import TrialRunner, TrialSource
 from dnntrain.training.metrics_writer import read_rows
-from dnntrain.utils.files import make_folder
 from dnntrain.utils.units import pluralize
 from dnntrain.utils.words import add_config_dir
 
@@ -68,7 +67,6 @@ class SearchState:
 
 def run_search(search: Search, display: str) -> SearchState:
     """Run the trials of a search; the same line continues it. Raises Stopped if a signal ended it."""
-    make_folder(search.folder)
     with lock_folder(search.folder):
         state = _restore(search)
         table = make_progress_table(display, search.folder, state.trials, state.statuses)

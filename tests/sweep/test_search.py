@@ -292,7 +292,7 @@ def test_a_trial_that_falls_behind_is_stopped_and_stays_stopped(
 
 KILLED = (
     *("-m", "optim.lr=tag(log,interval(1e-6,1e-2))", "model=mlp", "train.max_examples=96", "train.duration=27ep"),
-    *("eval.run_test=false", "log.report=false", "log.every=100step", "checkpoint.every=20ep", "run_dir=killed"),
+    *("eval.run_test=false", "log.report=false", "log.every=100step", "checkpoint.every=20ep", "run_dir=runs/killed"),
     *("--search", "tpe", "--stop-early", "asha", "--trials", "4", "--jobs", "1", "-q"),
 )
 
@@ -312,12 +312,12 @@ def test_a_killed_search_stops_the_same_trials_at_the_same_steps(tmp_path: Path)
     assert start(tmp_path / "whole").wait() == 0
     for number in (2, 3):
         process = start(tmp_path / "broken")
-        while not list((tmp_path / "broken" / "killed").glob(f"000{number}-*/metrics.jsonl")):
+        while not list((tmp_path / "broken" / "runs" / "killed").glob(f"000{number}-*/metrics.jsonl")):
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
         process.wait()
     assert start(tmp_path / "broken").wait() == 0
-    outcome = read_outcome(tmp_path / "whole" / "killed")
-    assert read_outcome(tmp_path / "broken" / "killed") == outcome
+    outcome = read_outcome(tmp_path / "whole" / "runs" / "killed")
+    assert read_outcome(tmp_path / "broken" / "runs" / "killed") == outcome
     assert len(outcome) == 4
