@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 #: Suffixes of sound files, in lower case.
 SOUND_SUFFIXES = frozenset([".wav", ".wave"])
 
-#: Decibels between the loudest value and 0.
-RANGE_DB = 80.0
+#: Decibels between the loudest value and 0, and the level of digital silence.
+RANGE_DB, FLOOR_DB = 80.0, -100.0
 
 #: The longest sound; a file can claim hours in a few bytes.
 _MAX_SECONDS = 3600
@@ -113,7 +113,8 @@ def make_mel_bands(sample_rate: int, window: int, n_mels: int) -> NDArray[np.flo
 def compute_spectrogram(values: NDArray[np.float32], reading: AudioReading) -> Tensor:
     """Return the log-mel spectrogram of a sound, uint8 [1, n_mels, frames].
 
-    The loudest value is 255, and 80 dB below it is 0. The highest band is the first row.
+    The loudest value is 255, and 80 dB below it is 0; silence is 0 everywhere. The highest band is the
+    first row.
     """
     import torch
 
@@ -129,8 +130,10 @@ def compute_spectrogram(values: NDArray[np.float32], reading: AudioReading) -> T
     )
     power = transform.real.square() + transform.imag.square()
     bands = torch.from_numpy(make_mel_bands(reading.sample_rate, reading.window, reading.n_mels)) @ power
-    decibels = 10 * bands.clamp(min=1e-10).log10()
-    scaled = 255 + (decibels - decibels.max()) * (255 / RANGE_DB)
+    decibels = 10 * bands.clamp(min=10 ** (FLOOR_DB / 10)).log10()
+    # Without the bound the loudest value of silence would be 255, as that of a noise.
+    loudest = decibels.max().clamp(min=FLOOR_DB + RANGE_DB)
+    scaled = 255 + (decibels - loudest) * (255 / RANGE_DB)
     return scaled.clamp(0, 255).round().to(torch.uint8).flip(0)[None]
 
 

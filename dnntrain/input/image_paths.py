@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from dnntrain.errors import DataError
@@ -69,26 +69,26 @@ def list_entries(folder: Path) -> list[Path]:
     return entries
 
 
-def find_images(folder: Path, deep: bool = True) -> Iterator[Path]:
-    """Yield the files with an image suffix in `folder` and, if `deep`, below.
+def find_images(folder: Path, deep: bool = True, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
+    """Yield the files with an image suffix, or one of `suffixes`, in `folder` and, if `deep`, below.
 
     Links are followed, except to a folder that is being read, or one around it. Hidden files, run directories and
     folders of archive tools are skipped.
     """
-    yield from (path for path in iterate_files(folder, deep) if path.suffix.lower() in IMAGE_SUFFIXES)
+    yield from (path for path in iterate_files(folder, deep) if path.suffix.lower() in suffixes)
 
 
-def has_image(folder: Path) -> bool:
+def has_image(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bool:
     """Return whether `find_images` finds any; a large folder is not listed for that."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                is_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (once for each file)
+                is_image = os.path.splitext(entry.name)[1].lower() in suffixes  # noqa: PTH122  (once for each file)
                 if is_image and not entry.name.startswith(".") and entry.is_file():
                     return True
     except OSError:
         pass  # find_images reports it
-    return next(find_images(folder), None) is not None
+    return next(find_images(folder, suffixes=suffixes), None) is not None
 
 
 def iterate_files(folder: Path, deep: bool = True, parents: frozenset[str] = frozenset()) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 from dnntrain.config.fields import Fraction, Literal, NonNegativeInt, PositiveInt
 from dnntrain.protocols import DataChoice
@@ -41,6 +41,8 @@ class ImageData(DataChoice):
 @dataclass(frozen=True)
 class FileData(ImageData):
     """A known data set in files of a fixed layout."""
+
+    place_options: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str | None = None  # folder of the files; null: $DNNTRAIN_DATA, else $XDG_DATA_HOME/dnntrain
     download: bool = False  # true: download missing files into the folder, through torchvision

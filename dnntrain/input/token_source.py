@@ -119,7 +119,11 @@ class TokenSource(TokenExamples):
             documents = [
                 decode_tokens(pieces, text.tokens[start:end]) for start, end in zip(text.starts, ends, strict=True)
             ]
-            tokens, starts = encode_documents(documents, vocabulary, self.name)
+            # A long document is stored in several parts, of which only the first begins with the separator.
+            begins = None
+            if self.vocabulary.separates:
+                begins = [bool(text.tokens[start] == self.vocabulary.separator) for start in text.starts]
+            tokens, starts = encode_documents(documents, vocabulary, self.name, begins)
             texts.append(TokenText(tokens, starts, text.names))
         return type(self)(texts, self.length, vocabulary, self.name)
 

@@ -50,6 +50,6 @@ class AudioReading:
             f"zeros around a shorter sound; |STFT|^2 with a periodic Hann window of {self.window}, hop {self.hop}, "
             f"{self.window // 2} zeros at both ends; {self.n_mels} triangular mel bands (HTK, peak 1) from 0 to "
             f"{self.sample_rate / 2:g} Hz; d = 10 log10(max(power, 1e-10)); "
-            "byte = round(clip(255 + (d - max(d)) * 255 / 80, 0, 255)); the highest band first; "
+            "byte = round(clip(255 + (d - max(max(d), -20)) * 255 / 80, 0, 255)); the highest band first; "
             "(byte / 255 - mean) / std"
         )

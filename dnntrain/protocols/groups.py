@@ -38,8 +38,10 @@ class DataChoice(Choice):
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
     input_kind      kind of the inputs
     features        properties that methods may need
+    place_options   options that name a folder or a file, as a literal: exports leave them out
     """
 
+    place_options: ClassVar[tuple[str, ...]] = ()
     input_kind: ClassVar[InputKind] = InputKind.IMAGES
     features: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
     val_fraction: float = 0.1

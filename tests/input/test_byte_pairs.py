@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dnntrain.errors import DataError
 from dnntrain.input.byte_pairs import count_words, encode_word, split_words, train_byte_pairs
+from dnntrain.input.token_source import TokenSource, TokenText
 from dnntrain.input.tokenizer import decode_tokens, encode_documents, encode_text, make_vocabulary
 from dnntrain.protocols import Vocabulary
 
@@ -46,3 +47,15 @@ def test_unknown_characters_are_named() -> None:
     assert encode_text("cab", vocabulary, "here") == [2, 0, 1]
     with pytest.raises(DataError, match=r"here: the vocabulary does not have the characters '\?', 'é'"):
         encode_text("a?é", vocabulary, "here")
+
+
+def test_a_long_document_gets_no_separator_inside_when_it_is_recoded() -> None:
+    """A long document is stored in parts; only its first one begins with the separator."""
+    source_words, other = Vocabulary("bpe", merges=((97, 98),), separates=True), Vocabulary("byte", separates=True)
+    parts, begins = [b"abab", b"ba", b"ab"], [True, False, True]
+    tokens, starts = encode_documents(parts, source_words, "here", begins)
+    text = TokenText(tokens, starts, ["one", "one", "two"])
+    recoded = TokenSource([text], 2, source_words, "here").recode(other).texts[0]
+    expected, expected_starts = encode_documents(parts, other, "here", begins)
+    assert recoded.tokens.tolist() == expected.tolist()
+    assert list(recoded.starts) == expected_starts == [0, 5, 7]

@@ -105,13 +105,17 @@ class ClassFolders:
         It includes the contents of the files if they have at most 64 MiB together.
         """
         paths = [path for split in splits for path in split.paths]
-        sizes = [_get_size_bytes(path) for path in paths]
-        digest_parts: list[str | NDArray[np.generic]] = ["image_folder", *splits[0].class_names]
-        digest_parts += [split.labels for split in splits]
-        digest_parts += [f"{path.relative_to(root)}:{size}" for path, size in zip(paths, sizes, strict=True)]
-        if sum(sizes) <= _MAX_CONTENT_BYTES:
-            digest_parts += [_hash_content(path) for path, size in zip(paths, sizes, strict=True) if size > 0]
-        return compute_digest(digest_parts)
+        labels = [split.labels for split in splits]
+        return compute_digest(["image_folder", *splits[0].class_names, *labels, *describe_files(paths, root)])
+
+
+def describe_files(paths: Sequence[Path], root: Path) -> list[str]:
+    """Return names and sizes of files below `root`, then the hashes of at most 64 MiB of contents, for a digest."""
+    sizes = [_get_size_bytes(path) for path in paths]
+    parts = [f"{path.relative_to(root)}:{size}" for path, size in zip(paths, sizes, strict=True)]
+    if sum(sizes) <= _MAX_CONTENT_BYTES:
+        parts += [_hash_content(path) for path, size in zip(paths, sizes, strict=True) if size > 0]
+    return parts
 
 
 def find_class_folders(folder: Path, min_classes: int) -> list[Path]:
@@ -167,15 +171,15 @@ def _list_inner_folders(folder: Path) -> set[str]:
     return {path.name for path in list_entries(folder) if path.is_dir() and has_image(path)}
 
 
-def note_missing_classes(name: str, split: ClassFolders) -> list[str]:
-    """Return a note about classes of which a split has no image."""
+def note_missing_classes(name: str, split: ClassFolders, noun: str = "image") -> list[str]:
+    """Return a note about classes of which a split has no image, or file called `noun`."""
     missing = [
         split.class_names[number] for number in sorted({*range(len(split.class_names))} - {*split.labels.tolist()})
     ]
     if not missing:
         return []
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return [f"the {name} split has no image of {', '.join(missing[:5])}{more}"]
+    return [f"the {name} split has no {noun} of {', '.join(missing[:5])}{more}"]
 
 
 def note_other_files(folders: Iterable[Path]) -> list[str]:
@@ -189,8 +193,8 @@ def note_other_files(folders: Iterable[Path]) -> list[str]:
     return [f"{sum(counts.values())} files of other kinds are not read: {kinds}"]
 
 
-def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
-    """Warn if test images are training images too.
+def warn_of_shared_images(train: ClassFolders, test: ClassFolders, nouns: str = "images") -> None:
+    """Warn if test images, or files called `nouns`, are training ones too.
 
     An image is shared if it is the same file, or has the same name and the same bytes.
     """
@@ -205,7 +209,7 @@ def warn_of_shared_images(train: ClassFolders, test: ClassFolders) -> None:
             shared_paths.append(path)
     if shared_paths:
         warn_user(
-            f"{len(shared_paths)} of {len(test.paths)} test images are training images too, such as {shared_paths[0]}: "
+            f"{len(shared_paths)} of {len(test.paths)} test {nouns} are training {nouns} too, such as {shared_paths[0]}: "
             "the test metrics will be too good"
         )
 

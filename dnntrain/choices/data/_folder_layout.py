@@ -8,11 +8,12 @@ archive may have more folders around them. Letters may be large or small.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dnntrain.errors import DataError
+from dnntrain.input.decode import IMAGE_SUFFIXES
 from dnntrain.input.image_paths import (
     find_images,
     has_image,
@@ -35,12 +36,35 @@ _LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
 #: Prefixes such as `seg_` in `seg_train`; all parts must have the same.
 _SUFFIXES = {"train": "_train", "val": "_val", "test": "_test"}
 
-LAYOUT_HINT = "put images in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
+
+@dataclass(frozen=True)
+class FileKind:
+    """The files of a data set: the plural noun for messages, and their suffixes in lower case."""
+
+    noun: str
+    suffixes: Collection[str]
+
+    @property
+    def layout_hint(self) -> str:
+        """The folders that such files may be put into."""
+        return f"put {self.noun} in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
+
+    def find(self, folder: Path, deep: bool = True) -> Iterator[Path]:
+        """Yield the files in `folder` and, if `deep`, below."""
+        return find_images(folder, deep, self.suffixes)
+
+    def is_in(self, folder: Path) -> bool:
+        """Return whether `folder` or a folder below holds such a file."""
+        return has_image(folder, self.suffixes)
+
+
+IMAGES = FileKind("images", IMAGE_SUFFIXES)
+LAYOUT_HINT = IMAGES.layout_hint
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """The folders of the splits; without `test`, a part of the training images is held out.
+    """The folders of the splits; without `test`, a part of the training files is held out.
 
     notes  the use of each folder, and the folders that are not used
     """
@@ -51,19 +75,19 @@ class FolderLayout:
     notes: tuple[str, ...] = ()
 
 
-def find_layout(root: Path) -> FolderLayout:
+def find_layout(root: Path, kind: FileKind = IMAGES) -> FolderLayout:
     """Return the folders of the splits in `root`.
 
-    Raises DataError if `root` is not a folder of images, or if a folder may be a split or a class.
+    Raises DataError if `root` is not a folder of such files, or if a folder may be a split or a class.
     """
     if not path_exists(root):
-        raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
+        raise DataError(f"{root}: there is no such folder", f"set data.root to the folder of your {kind.noun}")
     if not root.is_dir():
-        raise DataError(f"{root}: is not a folder", "set data.root to the folder of your images")
+        raise DataError(f"{root}: is not a folder", f"set data.root to the folder of your {kind.noun}")
     if not list_entries(root):
-        raise DataError(f"{root}: the folder is empty", LAYOUT_HINT)
-    folder, notes = _enter_wrapper(root)
-    parts = _find_parts(folder)
+        raise DataError(f"{root}: the folder is empty", kind.layout_hint)
+    folder, notes = _enter_wrapper(root, kind)
+    parts = _find_parts(folder, kind)
     if not parts:
         return FolderLayout(folder, notes=tuple(notes))
     if "train" not in parts:
@@ -71,52 +95,54 @@ def find_layout(root: Path) -> FolderLayout:
             f"{folder}: has {_join(parts.values())}, but no folder for training",
             "name the training folder train, or set data.root to a folder that holds class folders only",
         )
-    if others := _find_other_folders(folder, parts):
+    if others := _find_other_folders(folder, parts, kind):
         notes.append(f"{_join(others[:3])} beside the splits {'is' if len(others) == 1 else 'are'} not used")
-    labeled_parts = {name: path for name, path in parts.items() if _has_class_folders(path)}
+    labeled_parts = {name: path for name, path in parts.items() if _has_class_folders(path, kind)}
     for name, path in parts.items():
-        if name not in labeled_parts and any(find_images(path)):
+        if name not in labeled_parts and any(kind.find(path)):
             if name == "train":
-                raise DataError(f"{path}: there is no class folder in it{_describe_label_files(path)}", LAYOUT_HINT)
-            notes.append(f"{path.name}/ holds images without class folders, and is not used")
+                raise DataError(
+                    f"{path}: there is no class folder in it{_describe_label_files(path)}", kind.layout_hint
+                )
+            notes.append(f"{path.name}/ holds {kind.noun} without class folders, and is not used")
     train, val, test = parts["train"], labeled_parts.get("val"), labeled_parts.get("test")
     if val is not None and test is not None:
         notes.append(f"{train.name}/ for training, {val.name}/ for validation, {test.name}/ for the test")
     elif val is not None:
         notes.append(f"{val.name}/ is the test split; a part of {train.name}/ is held out for validation")
         val, test = None, val
-    val, test = (None if path is None else _enter_wrapper(path)[0] for path in (val, test))
-    return FolderLayout(_enter_wrapper(train)[0], val, test, tuple(notes))
+    val, test = (None if path is None else _enter_wrapper(path, kind)[0] for path in (val, test))
+    return FolderLayout(_enter_wrapper(train, kind)[0], val, test, tuple(notes))
 
 
 def _list_folders(folder: Path) -> list[Path]:
     return [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
 
 
-def _enter_wrapper(folder: Path) -> tuple[Path, list[str]]:
+def _enter_wrapper(folder: Path, kind: FileKind) -> tuple[Path, list[str]]:
     """Return the folder inside wrapper folders, as archives have them, and a note about it.
 
-    A wrapper holds one folder with images, beside folders of other files, and no image itself.
+    A wrapper holds one folder with the data, beside folders of other files, and no such file itself.
     """
     inner = folder
-    while len(entries := [path for path in _list_folders(inner) if _may_hold_images(path)]) == 1 and not any(
-        find_images(inner, deep=False)
+    while len(entries := [path for path in _list_folders(inner) if _may_hold_data(path, kind)]) == 1 and not any(
+        kind.find(inner, deep=False)
     ):
         inner = entries[0]
-        if _find_parts(inner) or (len(_list_image_folders(inner)) > 1 and not _is_part(inner)):
-            return inner, [f"the images are in {inner.relative_to(folder).as_posix()}/"]
+        if _find_parts(inner, kind) or (len(_list_data_folders(inner, kind)) > 1 and not _is_part(inner)):
+            return inner, [f"the {kind.noun} are in {inner.relative_to(folder).as_posix()}/"]
         if _is_part(inner):
             break
     return folder, []
 
 
-def _list_image_folders(folder: Path) -> list[Path]:
-    return [path for path in _list_folders(folder) if has_image(path)]
+def _list_data_folders(folder: Path, kind: FileKind) -> list[Path]:
+    return [path for path in _list_folders(folder) if kind.is_in(path)]
 
 
-def _may_hold_images(folder: Path) -> bool:
-    """Return whether a folder holds images, or nothing at all, as the folder of an empty class."""
-    return has_image(folder) or next(iterate_files(folder), None) is None
+def _may_hold_data(folder: Path, kind: FileKind) -> bool:
+    """Return whether a folder holds such files, or nothing at all, as the folder of an empty class."""
+    return kind.is_in(folder) or next(iterate_files(folder), None) is None
 
 
 def _normalize_name(path: Path) -> str:
@@ -137,7 +163,7 @@ def _describe_label_files(folder: Path) -> str:
     return f", and labels in {', '.join(names[:3])} are not read" if names else ""
 
 
-def _find_parts(folder: Path) -> dict[str, Path]:
+def _find_parts(folder: Path, kind: FileKind) -> dict[str, Path]:
     """Return the folders named as splits: train, val, test."""
     folders = {path.name.lower().replace("-", "_"): path for path in _list_folders(folder)}
     parts: dict[str, Path] = {}
@@ -150,7 +176,7 @@ def _find_parts(folder: Path) -> dict[str, Path]:
     if parts.keys() == {"val", "test"}:
         return parts
     if "train" in parts:
-        return parts if len(parts) > 1 or not _is_class(parts["train"], folders) else {}
+        return parts if len(parts) > 1 or not _is_class(parts["train"], folders, kind) else {}
     for name in folders:
         prefix = name.removesuffix(_SUFFIXES["train"])
         if prefix not in ("", name):
@@ -158,24 +184,22 @@ def _find_parts(folder: Path) -> dict[str, Path]:
     return {}
 
 
-def _is_class(train: Path, folders: dict[str, Path]) -> bool:
-    """Return whether a folder named train is a class: it holds images itself, beside other class folders."""
-    return len(folders) > 1 and not _has_class_folders(train) and any(find_images(train))
+def _is_class(train: Path, folders: dict[str, Path], kind: FileKind) -> bool:
+    """Return whether a folder named train is a class: it holds files itself, beside other class folders."""
+    return len(folders) > 1 and not _has_class_folders(train, kind) and any(kind.find(train))
 
 
-def _has_class_folders(folder: Path) -> bool:
-    inner = _list_image_folders(folder)
-    if len(inner) == 1 and inner[0].name == folder.name and not _list_image_folders(inner[0]):
+def _has_class_folders(folder: Path, kind: FileKind) -> bool:
+    inner = _list_data_folders(folder, kind)
+    if len(inner) == 1 and inner[0].name == folder.name and not _list_data_folders(inner[0], kind):
         return False  # test/test/1.jpg: the folder of an archive, not a class
-    return any(next(find_images(path), None) is not None for path in _list_folders(folder))
+    return any(next(kind.find(path), None) is not None for path in _list_folders(folder))
 
 
-def _find_other_folders(folder: Path, parts: dict[str, Path]) -> list[Path]:
-    """Return the folders with images beside the splits. Raises DataError if they may be classes."""
+def _find_other_folders(folder: Path, parts: dict[str, Path], kind: FileKind) -> list[Path]:
+    """Return the folders with such files beside the splits. Raises DataError if they may be classes."""
     others = [
-        path
-        for path in _list_folders(folder)
-        if path not in parts.values() and next(find_images(path), None) is not None
+        path for path in _list_folders(folder) if path not in parts.values() and next(kind.find(path), None) is not None
     ]
     if others and not (parts.keys() & {"val", "test"}):
         raise DataError(

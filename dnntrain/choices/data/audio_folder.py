@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from dnntrain.choices.data._class_folders import ClassFolders, note_missing_classes, warn_of_shared_images
+from dnntrain.choices.data._folder_layout import FileKind, find_layout
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import Annotated, Positive, PositiveInt, Range
 from dnntrain.errors import DataError
 from dnntrain.input.audio import SOUND_SUFFIXES, RandomSpectrogramSource, SpectrogramSource
 from dnntrain.input.decode import check_regular_file
-from dnntrain.input.image_paths import is_skipped_folder, iterate_files, list_entries, path_exists
+from dnntrain.input.image_paths import is_skipped_folder, list_entries
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet
 from dnntrain.protocols import InputSpec, TargetSpec
@@ -22,7 +23,7 @@ from dnntrain.utils.rng import Key
 #: A usual spectrogram, as bytes / 255: the loudest value is 1, and most are 30 to 80 dB below it.
 _MEAN, _STD = 0.45, 0.25
 
-_LAYOUT_HINT = "put WAV files in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
+_SOUNDS = FileKind("sounds", SOUND_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class AudioFolder(ImageData):
     """
 
     label_key: ClassVar[str] = "root"
+    place_options: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str | None = None  # folder with train/ and test/, or with the class folders; null: $DNNTRAIN_DATA
     sample_rate: Annotated[int, Range(at_least=1000, at_most=192000)] = (
@@ -66,7 +68,8 @@ class AudioFolder(ImageData):
         return self.random_part
 
     def check_files(self) -> None:
-        for folder in filter(None, _find_parts(_find_root(self.root))):
+        layout = find_layout(find_data_root(self.root, "audio_folder"), _SOUNDS)
+        for folder in filter(None, (layout.train, layout.val, layout.test)):
             _find_classes(folder, 1)
 
     def build(self) -> DataSet:
@@ -76,15 +79,15 @@ class AudioFolder(ImageData):
         return self._build(min_classes=1)
 
     def _build(self, min_classes: int) -> DataSet:
-        root, strict = _find_root(self.root), self.on_error == "raise"
-        train_folder, val_folder, test_folder = _find_parts(root)
-        train = _scan(train_folder, strict, min_classes)
+        root, strict = find_data_root(self.root, "audio_folder"), self.on_error == "raise"
+        layout = find_layout(root, _SOUNDS)
+        train = _scan(layout.train, strict, min_classes)
         val, test = (
             None if folder is None else _scan(folder, strict, 1, train.class_names)
-            for folder in (val_folder, test_folder)
+            for folder in (layout.val, layout.test)
         )
         if test is not None:
-            warn_of_shared_images(train, test)
+            warn_of_shared_images(train, test, "sounds")
         else:
             train, test = train.hold_out_test(self.test_fraction, Key(2012, "audio folder test"))
         train, val_index = train.join_validation(val)
@@ -96,8 +99,8 @@ class AudioFolder(ImageData):
             targets=TargetSpec(train.class_names),
             digest=ClassFolders.compute_splits_digest([train, test], root),
             val_index=val_index,
-            has_test_part=test_folder is not None,
-            notes=tuple(note_missing_classes("test", test)),
+            has_test_part=layout.test is not None,
+            notes=(*layout.notes, *note_missing_classes("test", test, "sound")),
         )
 
     def _build_source(self, split: ClassFolders, training: bool) -> SpectrogramSource:
@@ -114,26 +117,11 @@ class AudioFolder(ImageData):
         )
 
 
-def _find_root(root: str | None) -> Path:
-    folder = find_data_root(root, "audio_folder")
-    if not path_exists(folder) or not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder", "set data.root to the folder of your sounds")
-    return folder
-
-
-def _find_parts(root: Path) -> tuple[Path, Path | None, Path | None]:
-    """Return the folders of the training, validation and test splits."""
-    parts = {path.name.lower(): path for path in list_entries(root) if path.is_dir()}
-    if "train" not in parts:
-        return root, None, None
-    return parts["train"], parts.get("val"), parts.get("test")
-
-
 def _find_classes(folder: Path, min_classes: int) -> list[Path]:
     classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
     if len(classes) < min_classes:
         raise DataError(
-            f"{folder}: holds {len(classes)} class folders; at least {min_classes} are needed", _LAYOUT_HINT
+            f"{folder}: holds {len(classes)} class folders; at least {min_classes} are needed", _SOUNDS.layout_hint
         )
     return classes
 
@@ -150,9 +138,9 @@ def _scan(folder: Path, strict: bool, min_classes: int, class_names: tuple[str, 
                 f"{folder}: the training split does not have the class {path.name}",
                 "add its sounds to the training split, or remove its folder from this one",
             )
-        files = sorted(file for file in iterate_files(path) if file.suffix.lower() in SOUND_SUFFIXES)
+        files = sorted(_SOUNDS.find(path))
         if not files:
-            raise DataError(f"{path}: class {path.name} has no WAV file", _LAYOUT_HINT)
+            raise DataError(f"{path}: class {path.name} has no WAV file", _SOUNDS.layout_hint)
         paths += files
         labels += [names.index(path.name)] * len(files)
     for file in paths if strict else ():

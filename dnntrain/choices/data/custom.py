@@ -31,6 +31,7 @@ class CustomData(DataChoice):
     """Examples from your own code: images or rows of numbers, with a class, labels or numbers for each."""
 
     label_key: ClassVar[str] = "name"
+    place_options: ClassVar[tuple[str, ...]] = ("file",)
 
     val_fraction: Fraction = 0.1  # fraction of the training examples held out for validation, if the code gives none
     mix_block_size: PositiveInt = (

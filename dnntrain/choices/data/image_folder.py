@@ -37,6 +37,7 @@ class ImageFolder(ImageFiles):
     """
 
     label_key: ClassVar[str] = "root"
+    place_options: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str | None = None  # folder with train/ and test/ (or val/), or with the class folders; null: $DNNTRAIN_DATA
     random_resized_crop: bool = (

@@ -30,6 +30,7 @@ class ImageTable(ImageFiles):
     """
 
     label_key: ClassVar[str] = "file"
+    place_options: ClassVar[tuple[str, ...]] = ("file", "root")
 
     file: str | None = None  # CSV, TSV or Parquet file with a row for each image
     root: str | None = None  # folder of the images; null: the folder of the file

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dnntrain.choices.data._class_folders import describe_files
 from dnntrain.choices.data._image_files import ImageFiles
 from dnntrain.choices.data._mask_files import MaskClasses, choose_classes, find_values, read_fitted_mask
 from dnntrain.choices.data._mask_folders import Pairs, find_pairs
@@ -40,6 +41,7 @@ class SegmentationFolder(ImageFiles):
     """
 
     label_key: ClassVar[str] = "root"
+    place_options: ClassVar[tuple[str, ...]] = ("root", "classes")
 
     root: str | None = None  # folder with images/ and masks/, or with train/ and val/; null: $DNNTRAIN_DATA
     classes: str | None = (
@@ -52,14 +54,14 @@ class SegmentationFolder(ImageFiles):
 
     def build(self) -> DataSet:
         root = find_data_root(self.root, "segmentation_folder")
-        found = find_pairs(root)
-        values = {name: find_values(pairs.masks, pairs.read_sizes(), pairs.images) for name, pairs in found.items()}
+        splits = find_pairs(root)
+        values = {name: find_values(pairs.masks, pairs.read_sizes(), pairs.images) for name, pairs in splits.items()}
         file = None if self.classes is None else Path(self.classes).expanduser()
         classes = choose_classes(values["train"], file, self.ignore_value)
-        for name, pairs in found.items():
+        for name, pairs in splits.items():
             for path, numbers in zip(pairs.masks, values[name], strict=True):
                 classes.to_classes(np.array(sorted(numbers)), path)
-        train, val, test = found["train"], found.get("val"), found.get("test")
+        train, val, test = splits["train"], splits.get("val"), splits.get("test")
         has_test_part, val_index = test is not None or val is not None, None
         if test is None:
             val, test = None, val
@@ -75,8 +77,13 @@ class SegmentationFolder(ImageFiles):
             inputs=self.input_spec,
             targets=TargetSpec(classes.names, TargetKind.MASK),
             digest=compute_digest(
-                ["segmentation_folder", *classes.names, *map(str, classes.values), str(classes.ignored)]
-                + [f"{path.relative_to(root)}:{path.stat().st_size}" for path in files]
+                [
+                    "segmentation_folder",
+                    *classes.names,
+                    *map(str, classes.values),
+                    str(classes.ignored),
+                    *describe_files(files, root),
+                ]
             ),
             val_index=val_index,
             has_test_part=has_test_part,

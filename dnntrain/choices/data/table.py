@@ -22,6 +22,7 @@ class TableFile(TableData):
     """
 
     label_key: ClassVar[str] = "file"
+    place_options: ClassVar[tuple[str, ...]] = ("file", "test_file")
 
     file: str | None = None  # CSV, TSV or Parquet file (.csv, .tsv, .parquet) with the training rows
     test_file: str | None = None  # file with the test rows; null: a part of the rows is held out

@@ -21,6 +21,7 @@ class TextFiles(TokenizedText):
     """
 
     label_key: ClassVar[str] = "path"
+    place_options: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: str | None = None  # text file, or folder of text files
     test_path: str | None = None  # file or folder of the test split; null: a part of the documents is held out

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dnntrain.choices.data._folder_layout import FileKind, find_layout
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.choices.data._text import check_vocabulary_options, choose_vocabulary
 from dnntrain.config.fields import Annotated, Fraction, Literal, Range
@@ -22,8 +23,6 @@ from dnntrain.input.text_files import read_text_file
 from dnntrain.protocols import DataChoice, DataFeature, InputKind, InputSpec, TargetSpec, Vocabulary
 from dnntrain.utils.rng import Key
 
-_LAYOUT_HINT = "put text files in ROOT/train/CLASS/ and ROOT/test/CLASS/, or in ROOT/CLASS/"
-
 
 @dataclass(frozen=True)
 class TextFolder(DataChoice):
@@ -35,6 +34,7 @@ class TextFolder(DataChoice):
     """
 
     label_key: ClassVar[str] = "root"
+    place_options: ClassVar[tuple[str, ...]] = ("root",)
     input_kind: ClassVar[InputKind] = InputKind.TOKENS
     features: ClassVar[frozenset[DataFeature]] = frozenset()
 
@@ -60,17 +60,17 @@ class TextFolder(DataChoice):
         check_vocabulary_options(self.tokenizer, self.vocabulary_size, self.vocabulary_from)
 
     def check_files(self) -> None:
-        for folder in filter(None, _find_parts(_find_root(self.root))):
-            _find_classes(folder)
+        layout = find_layout(find_data_root(self.root, "text_folder"), self._kind)
+        for folder in filter(None, (layout.train, layout.val, layout.test)):
+            self._find_classes(folder)
 
     def build(self) -> DataSet:
-        root = _find_root(self.root)
-        train_folder, val_folder, test_folder = _find_parts(root)
-        train = self._read(train_folder)
+        layout = find_layout(find_data_root(self.root, "text_folder"), self._kind)
+        train = self._read(layout.train)
         if len(train.names) < 2:
-            raise DataError(f"{train_folder} holds one class folder; at least 2 are needed", _LAYOUT_HINT)
+            raise DataError(f"{layout.train} holds one class folder; at least 2 are needed", self._kind.layout_hint)
         val, test = (
-            None if folder is None else self._read(folder, train.names) for folder in (val_folder, test_folder)
+            None if folder is None else self._read(folder, train.names) for folder in (layout.val, layout.test)
         )
         if test is None:
             kept, held = hold_out_by_name(train.keys, train.labels, self.test_fraction, Key(2012, "text folder test"))
@@ -92,9 +92,19 @@ class TextFolder(DataChoice):
             targets=TargetSpec(train.names),
             digest=digest,
             val_index=val_index,
-            has_test_part=test_folder is not None,
-            notes=self._note_long_documents(train.documents),
+            has_test_part=layout.test is not None,
+            notes=(*layout.notes, *self._note_long_documents(train.documents)),
         )
+
+    @property
+    def _kind(self) -> FileKind:
+        return FileKind("texts", self.suffixes)
+
+    def _find_classes(self, folder: Path) -> list[Path]:
+        classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+        if not classes:
+            raise DataError(f"{folder}: there is no class folder in it", self._kind.layout_hint)
+        return classes
 
     def _make_source(self, split: _Split, vocabulary: Vocabulary) -> DocumentSource:
         return DocumentSource(split.documents, split.labels, split.keys, self.context, vocabulary, "text_folder")
@@ -110,7 +120,7 @@ class TextFolder(DataChoice):
 
     def _read(self, folder: Path, names: tuple[str, ...] = ()) -> _Split:
         """Read the documents of a split. Raises DataError for a class without texts, or a new one."""
-        classes = _find_classes(folder)
+        classes = self._find_classes(folder)
         names = names or tuple(path.name for path in classes)
         documents: list[bytes] = []
         labels: list[int] = []
@@ -150,25 +160,3 @@ class _Split:
     def join(self, other: _Split) -> _Split:
         labels = np.concatenate([self.labels, other.labels])
         return _Split(self.names, [*self.documents, *other.documents], labels, [*self.keys, *other.keys])
-
-
-def _find_root(root: str | None) -> Path:
-    folder = find_data_root(root, "text_folder")
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder", "set data.root to the folder of your texts")
-    return folder
-
-
-def _find_parts(root: Path) -> tuple[Path, Path | None, Path | None]:
-    """Return the folders of the training, validation and test splits."""
-    parts = {path.name.lower(): path for path in list_entries(root) if path.is_dir()}
-    if "train" not in parts:
-        return root, None, None
-    return parts["train"], parts.get("val"), parts.get("test")
-
-
-def _find_classes(folder: Path) -> list[Path]:
-    classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
-    if not classes:
-        raise DataError(f"{folder}: there is no class folder in it", _LAYOUT_HINT)
-    return classes

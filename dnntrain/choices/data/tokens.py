@@ -20,6 +20,7 @@ class TokenFiles(ContextData):
     """The splits and the tokenizer are those of the folder. Its files are mapped into memory, not read."""
 
     label_key: ClassVar[str] = "path"
+    place_options: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str | None = None  # folder that `dnntrain tokenize` wrote
 

@@ -68,8 +68,11 @@ def test_loudness_does_not_matter() -> None:
     assert int(difference.abs().max()) <= 1
 
 
-def test_silence_is_an_even_picture() -> None:
-    assert len(compute_spectrogram(np.zeros(2000, np.float32), READING).unique()) == 1
+def test_silence_is_dark() -> None:
+    assert compute_spectrogram(np.zeros(2000, np.float32), READING).unique().tolist() == [0]
+    noise = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
+    assert int(compute_spectrogram(1e-7 * noise, READING).max()) < 30  # rounding errors of an encoder
+    assert int(compute_spectrogram(1e-2 * noise, READING).max()) == 255
 
 
 def test_a_sound_is_cut_or_padded() -> None:
@@ -92,7 +95,7 @@ def test_the_formula_of_the_manifest_gives_the_bytes(tmp_path: Path) -> None:
     frequency = np.fft.rfftfreq(256, 1 / 8000)
     bands = np.stack([np.interp(frequency, edges[band : band + 3], [0, 1, 0], left=0, right=0) for band in range(24)])
     decibels = 10 * np.log10(np.maximum(bands @ power, 1e-10))
-    expected = np.round(np.clip(255 + (decibels - decibels.max()) * 255 / 80, 0, 255))[::-1]
+    expected = np.round(np.clip(255 + (decibels - max(decibels.max(), -20)) * 255 / 80, 0, 255))[::-1]
     read = read_spectrogram(path, READING)[0].numpy()
     assert read.shape == (24, READING.frames)
     assert np.abs(read - expected).max() <= 1
@@ -134,6 +137,24 @@ def test_wrong_folders_and_settings_are_named(tmp_path: Path) -> None:
         AudioFolder(root=str(tmp_path)).build()
     with pytest.raises(ValueError, match="hop=500 must be at most window=400"):
         AudioFolder(hop=500)
+
+
+def test_splits_have_the_names_that_folders_of_images_have(tmp_path: Path) -> None:
+    for part in ("Training", "valid", "Testing"):
+        for number, label in enumerate("ab"):
+            write_wav(tmp_path / "archive" / part / label / f"{part}.wav", tone(300 + 100 * number))
+    dataset = AudioFolder(root=str(tmp_path), sample_rate=8000, seconds=0.1).build()
+    assert dataset.train.labels.tolist() == [0, 1, 0, 1]
+    assert dataset.val_index is not None
+    assert dataset.val_index.tolist() == [2, 3]
+    assert len(dataset.test) == 2
+    assert dataset.notes == (
+        "the sounds are in archive/",
+        "Training/ for training, valid/ for validation, Testing/ for the test",
+    )
+    with pytest.raises(DataError, match="put sounds in ROOT/train/CLASS/") as caught:
+        AudioFolder(root=str(tmp_path / "archive" / "valid" / "a")).build()
+    assert "image" not in str(caught.value)
 
 
 WORDS = (

@@ -10,6 +10,7 @@ import torch
 from data_files import refusal
 from PIL import Image
 
+from dnntrain.choices.data._class_folders import describe_files
 from dnntrain.choices.data.segmentation_folder import MaskFileSource, SegmentationFolder
 from dnntrain.protocols import TargetKind
 
@@ -149,3 +150,14 @@ def test_a_binary_mask_of_0_and_255_is_explained(tmp_path: Path) -> None:
     error = refusal(options(tmp_path).build, "1 different values besides data.ignore_value=255")
     assert "data.ignore_value=null" in error.hint
     assert len(options(tmp_path, ignore_value=None).build().targets.names) == 2
+
+
+def test_the_digest_sees_a_change_that_keeps_the_size(tmp_path: Path) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        file.write_bytes(b"12")
+    before = describe_files(files, tmp_path)
+    files[1].write_bytes(b"13")
+    after = describe_files(files, tmp_path)
+    assert before[:2] == after[:2] == ["a.png:2", "b.png:2"]
+    assert before != after

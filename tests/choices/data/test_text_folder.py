@@ -79,8 +79,12 @@ def test_another_vocabulary_reads_the_same_documents(tmp_path: Path) -> None:
 def test_folders_that_hold_no_classes_of_texts_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         TextFolder(str(tmp_path / "none")).build()
+    with pytest.raises(DataError, match="the folder is empty"):
+        TextFolder(str(tmp_path)).build()
+    (tmp_path / "loose.txt").write_text("a")
     with pytest.raises(DataError, match="no class folder"):
         TextFolder(str(tmp_path)).build()
+    (tmp_path / "loose.txt").unlink()
     (tmp_path / "one").mkdir()
     with pytest.raises(DataError, match="class one has no text"):
         TextFolder(str(tmp_path)).build()
