@@ -94,7 +94,9 @@ def test_a_text_of_each_evaluation_is_in_the_report_and_follows_from_the_weights
     texts = {row["step"]: row["text"] for row in rows(tmp_path / "run") if row["split"] == "sample"}
     assert list(texts) == [10, 20]
     assert all(texts.values())
-    assert "A text of the model at each evaluation" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "A text of the model at each evaluation" in page
+    assert "Attention: flash kernel" in page
     again = tmp_path / "again"
     broken_off(tmp_path / "run", again, 5)
     dnntrain.train(*words, f"run_dir={again}", display="quiet")

@@ -21,7 +21,7 @@ def render_progress(texts: Sequence[tuple[float, str]]) -> str:
 
 
 def render_texts(evaluation: Mapping[str, Any]) -> str:
-    """Return the generated texts, and the table of the most surprising tokens; empty if there are none."""
+    """Return the generated texts, the kernel of attention, and the most surprising tokens; empty if there are none."""
     samples, surprises = evaluation.get("samples"), evaluation.get("surprising_tokens")
     texts = [
         f"<pre>{escape_text(sample, _MAX_CHARACTERS)}</pre>"
@@ -40,4 +40,6 @@ def render_texts(evaluation: Mapping[str, Any]) -> str:
     ]
     heading = "<p>Texts that the model generated:</p>" if texts else ""
     table = render_table(("text", "before", "token", "bits"), rows, "The most surprising tokens of the test split")
-    return heading + "".join(texts) + (table if rows else "")
+    kernel = evaluation.get("attention_kernel")
+    note = f'<p class="note">Attention: {escape_text(kernel, 40)} kernel.</p>' if isinstance(kernel, str) else ""
+    return heading + "".join(texts) + (table if rows else "") + note

@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import DataError
+from dnntrain.nn.attention_kernel import find_attention_kernel
+from dnntrain.nn.language_module import find_language_module
 from dnntrain.protocols import LOSS
 from dnntrain.run.client_report import write_client_report
 from dnntrain.run.final_model import FinalModel, build_final_model, calibrate_outputs, save_final_model
@@ -72,7 +74,7 @@ def _evaluate_test_split(
     )
     summary = task.summarize(predictions, session.data.spec, config.log.worst_examples, partial(describe_example, test))
     samples = task.make_samples(final_model.model, session.data.spec, session.setup.device)
-    evaluation = {"split": "test", **summary, **samples}
+    evaluation = {"split": "test", **summary, **samples, **_name_kernel(session, final_model)}
     write_sealed_json(directory.path / "evaluation.json", evaluation)
     values = {info.name: evaluation[info.name] for info in task.list_infos()}
     threshold = session.data.spec.output.threshold
@@ -81,6 +83,15 @@ def _evaluate_test_split(
     test_values = {f"test_{metric.name}": values[metric.name] for metric in task.list_infos() if metric != LOSS}
     constants = {} if threshold is None else {"threshold": threshold}
     return {"value": values[config.eval.metric], **test_values, **constants}
+
+
+def _name_kernel(session: Session, final_model: FinalModel) -> dict[str, str]:
+    """Return the kernel of the attention of a language model; empty for other networks."""
+    if find_language_module(final_model.model) is None:
+        return {}
+    setup = session.setup
+    inputs = session.data.spec.inputs.make_zeros(1).to(setup.device)
+    return {"attention_kernel": find_attention_kernel(final_model.model, inputs, setup.autocast)}
 
 
 def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:

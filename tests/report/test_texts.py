@@ -9,6 +9,7 @@ def test_texts_are_escaped_and_invalid_ones_are_skipped() -> None:
     page = render_texts(
         {
             "samples": ["<b>bold</b>", 7],
+            "attention_kernel": "flash",
             "surprising_tokens": [
                 {"name": "a.txt", "before": "x<y", "token": "&", "bits": 12.34},
                 {"name": "a.txt", "bits": "many"},
@@ -21,6 +22,7 @@ def test_texts_are_escaped_and_invalid_ones_are_skipped() -> None:
     assert "12.3" in page
     assert "x&lt;y" in page
     assert "many" not in page
+    assert "Attention: flash kernel" in page
 
 
 def test_other_evaluations_have_no_texts() -> None:
