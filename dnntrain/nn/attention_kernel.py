@@ -25,7 +25,7 @@ class _OperatorLog(TorchDispatchMode):
     """Records the names of the operators that run."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(
