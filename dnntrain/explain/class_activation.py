@@ -32,12 +32,12 @@ class ClassActivation:
     calls: int = 3
 
     def compute_maps(self, model: nn.Module, inputs: Tensor, aim: Aim) -> Tensor:
-        found: dict[str, Tensor] = {}
-        handle = model.get_submodule(self.layer).register_forward_hook(partial(_store, found))
+        outputs: dict[str, Tensor] = {}
+        handle = model.get_submodule(self.layer).register_forward_hook(partial(_store, outputs))
         try:
             with require_gradients(inputs) as images:
                 scores = aim.compute_scores(model(images))
-                activations = found["output"]
+                activations = outputs["output"]
                 (gradients,) = torch.autograd.grad(scores.sum(), activations, allow_unused=True, materialize_grads=True)
         finally:
             handle.remove()
@@ -49,8 +49,8 @@ class ClassActivation:
         return (weights * activations).sum(1).relu()
 
 
-def _store(found: dict[str, Tensor], module: nn.Module, inputs: Any, output: Any) -> None:
-    found["output"] = output
+def _store(outputs: dict[str, Tensor], module: nn.Module, inputs: Any, output: Any) -> None:
+    outputs["output"] = output
 
 
 @torch.no_grad()

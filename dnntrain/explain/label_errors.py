@@ -68,7 +68,7 @@ def find_candidates(probabilities: Tensor, labels: Tensor) -> list[Candidate]:
     counts = count_confident_joint(probabilities, labels)
     sizes = torch.bincount(labels, minlength=classes)
     expected = counts / counts.sum(1, keepdim=True).clamp_min(1) * sizes[:, None]
-    found: dict[int, Candidate] = {}
+    candidates: dict[int, Candidate] = {}
     for label in range(classes):
         rows = (labels == label).nonzero()[:, 0]
         for likely in range(classes):
@@ -76,9 +76,9 @@ def find_candidates(probabilities: Tensor, labels: Tensor) -> list[Candidate]:
             margins = probabilities[rows, likely] - probabilities[rows, label]
             for place in margins.argsort(descending=True, stable=True)[:number].tolist():
                 candidate = Candidate(int(rows[place]), label, likely, float(margins[place]))
-                if candidate.margin > 0 and candidate.margin > found.get(candidate.place, _NONE).margin:
-                    found[candidate.place] = candidate
-    return sorted(found.values(), key=lambda item: (-item.margin, item.place))
+                if candidate.margin > 0 and candidate.margin > candidates.get(candidate.place, _NONE).margin:
+                    candidates[candidate.place] = candidate
+    return sorted(candidates.values(), key=lambda item: (-item.margin, item.place))
 
 
 _NONE = Candidate(-1, -1, -1, 0.0)
@@ -101,14 +101,14 @@ def count_confident_joint(probabilities: Tensor, labels: Tensor) -> Tensor:
 def judge_labels(outputs: SplitOutputs, names: Sequence[str], source: str) -> LabelErrors:
     """Return the labels in doubt among the examples of one source."""
     assert outputs.probabilities is not None
-    found = find_candidates(outputs.probabilities, outputs.targets)
+    candidates = find_candidates(outputs.probabilities, outputs.targets)
     data = outputs.split.parts[0][0]
     listed = [
         (data.describe(number), names[item.label], names[item.likely], round(item.margin, 6), number)
-        for item in found
+        for item in candidates
         for number in [int(outputs.index[item.place])]
     ]
-    return LabelErrors(source, len(outputs), listed, [item.place for item in found], outputs)
+    return LabelErrors(source, len(outputs), listed, [item.place for item in candidates], outputs)
 
 
 def find_folds(path: Path) -> list[Path]:

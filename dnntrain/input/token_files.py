@@ -23,10 +23,11 @@ from dnntrain.protocols import Vocabulary
 from dnntrain.utils.rng import Key
 from dnntrain.utils.sealed_json import read_sealed_json, write_sealed_json
 
+#: The splits of the data, in the order of their files.
 SPLITS = ("train", "val", "test")
 INDEX_NAME = "tokens.json"
 
-#: The splits are those of data=text.
+#: They hold out the documents that data=text holds out.
 TEST_KEY, VAL_KEY = Key(2012, "text test"), Key(2012, "text validation")
 
 

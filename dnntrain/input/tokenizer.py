@@ -77,10 +77,10 @@ def encode_documents(
     starts, count = [], 0
     for number, document in enumerate(documents):
         starts.append(count)
-        own_parts = [mark] if begins is None or begins[number] else []
-        own_parts.append(encode(document).astype(dtype))
-        parts += own_parts
-        count += sum(map(len, own_parts))
+        document_parts = [mark] if begins is None or begins[number] else []
+        document_parts.append(encode(document).astype(dtype))
+        parts += document_parts
+        count += sum(map(len, document_parts))
     return np.concatenate(parts) if parts else np.empty(0, dtype), starts
 
 

@@ -97,8 +97,8 @@ def read_search_space(words: Sequence[str], choices: Callable[[str], Sequence[st
     Raises ConfigError that lists every word that cannot be searched, or if no word can.
     """
     mistakes: list[str] = []
-    found = [_read_word(word, choices, mistakes) for word in words]
-    space = SearchSpace(tuple(found))
+    dimensions = [_read_word(word, choices, mistakes) for word in words]
+    space = SearchSpace(tuple(dimensions))
     keys = [dimension.key for dimension in space.dimensions]
     mistakes += [f"{key} has values twice\n     name it once" for key in keys if keys.count(key) > 1]
     if mistakes:

@@ -23,7 +23,8 @@ from dnntrain.input.image_paths import (
     path_exists,
 )
 
-_PART_NAMES = {
+#: The names of the folder of each split, in lower case.
+SPLIT_NAMES = {
     "train": ("train", "training", "trainset"),
     "val": ("val", "valid", "validation", "dev", "valset"),
     "test": ("test", "testing", "testset"),
@@ -150,11 +151,11 @@ def _normalize_name(path: Path) -> str:
     name = path.name.lower().replace("-", "_").replace(" ", "_")
     match = _WORDS.match(name)
     core = match[1].rstrip("_") if match else name
-    return core if any(core in names for names in _PART_NAMES.values()) else name
+    return core if any(core in names for names in SPLIT_NAMES.values()) else name
 
 
 def _is_part(path: Path) -> bool:
-    return any(_normalize_name(path) in names for names in _PART_NAMES.values())
+    return any(_normalize_name(path) in names for names in SPLIT_NAMES.values())
 
 
 def _describe_label_files(folder: Path) -> str:
@@ -167,7 +168,7 @@ def _find_parts(folder: Path, kind: FileKind) -> dict[str, Path]:
     """Return the folders named as splits: train, val, test."""
     folders = {path.name.lower().replace("-", "_"): path for path in _list_folders(folder)}
     parts: dict[str, Path] = {}
-    for part, names in _PART_NAMES.items():
+    for part, names in SPLIT_NAMES.items():
         matches = [path for path in folders.values() if _normalize_name(path) in names]
         if len(matches) > 1:
             raise DataError(f"{folder}: {_join(matches)} may both be the {part} split", "rename or remove one of them")

@@ -40,17 +40,17 @@ class MaskClasses:
 
         Raises DataError, which names the file, if a value is not a class.
         """
-        found, inverse = np.unique(values, return_inverse=True)
+        distinct, inverse = np.unique(values, return_inverse=True)
         numbers = {value: number for number, value in enumerate(self.values)}
         if self.ignored is not None:
             numbers[self.ignored] = IGNORED
-        if wrong := [value for value in found.tolist() if value not in numbers]:
+        if wrong := [value for value in distinct.tolist() if value not in numbers]:
             raise DataError(
                 f"{path}: the value {format_value(wrong[0])} of a pixel is not a class",
                 f"the classes have the values {', '.join(map(format_value, self.values[:12]))}; set data.classes=FILE, "
                 "or data.ignore_value to the value of pixels that do not count",
             )
-        table = np.array([numbers[value] for value in found.tolist()], dtype=np.uint8)
+        table = np.array([numbers[value] for value in distinct.tolist()], dtype=np.uint8)
         return table[inverse.reshape(values.shape)]
 
 
@@ -120,15 +120,15 @@ def choose_classes(values: Sequence[set[int]], file: Path | None, ignored: int |
     """Return the classes of the file, or those whose values the training masks have."""
     if file is not None:
         return read_classes(file, ignored)
-    found = sorted(set().union(*values) - {ignored})
-    if not 2 <= len(found) <= MAX_CLASSES:
+    distinct = sorted(set().union(*values) - {ignored})
+    if not 2 <= len(distinct) <= MAX_CLASSES:
         hint = "a binary mask of 0 and 255 needs data.ignore_value=null" if ignored == IGNORED else "use other masks"
         raise DataError(
-            f"the masks have {len(found)} different values besides data.ignore_value={ignored}; "
+            f"the masks have {len(distinct)} different values besides data.ignore_value={ignored}; "
             f"there must be 2 to {MAX_CLASSES} classes",
             f"{hint}; data.classes=FILE names the classes",
         )
-    return MaskClasses(tuple(f"class {format_value(value)}" for value in found), tuple(found), ignored)
+    return MaskClasses(tuple(f"class {format_value(value)}" for value in distinct), tuple(distinct), ignored)
 
 
 def read_classes(file: Path, ignored: int | None) -> MaskClasses:

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnntrain.choices.data._folder_layout import SPLIT_NAMES
 from dnntrain.errors import DataError
 from dnntrain.input.decode import FORMATS, check_regular_file
-from dnntrain.input.image_paths import find_images, path_exists
+from dnntrain.input.image_paths import find_images, list_entries, path_exists
 from dnntrain.utils.rng import Index
 from dnntrain.utils.units import pluralize
 
-_SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 _HINT = "put images in ROOT/images/ and masks of the same names in ROOT/masks/, or both in ROOT/train/ and ROOT/val/"
 
 
@@ -51,8 +47,9 @@ def find_pairs(root: Path) -> dict[str, Pairs]:
     if not path_exists(root) or not root.is_dir():
         raise DataError(f"{root}: there is no such folder", "set data.root to the folder of your images")
     folders: dict[str, tuple[Path, Path]] = {}
-    for split, names in _SPLITS.items():
-        for name in names:
+    names = sorted({path.name for folder in (root, root / "images") for path in _list_folders(folder)})
+    for split, known_names in SPLIT_NAMES.items():
+        for name in (name for name in names if name.lower() in known_names):
             for images, masks in (
                 (root / name / "images", root / name / "masks"),
                 (root / "images" / name, root / "masks" / name),
@@ -64,6 +61,10 @@ def find_pairs(root: Path) -> dict[str, Pairs]:
     if "train" not in folders:
         raise DataError(f"{root}: has {' and '.join(folders)}, but no folder train", _HINT)
     return {split: _list_pairs(root, *pair) for split, pair in folders.items()}
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    return [path for path in list_entries(folder) if path.is_dir()] if folder.is_dir() else []
 
 
 def _list_pairs(root: Path, images: Path, masks: Path) -> Pairs:

@@ -48,17 +48,17 @@ class TokenizedText(ContextData):
 
     def make_dataset(self, name: str, documents: Sequence[Document], tests: Sequence[Document] | None) -> DataSet:
         """Return the data set of the documents; a part of them is the test split if there are no `tests`."""
-        kept, held, test = split_documents(name, documents, tests, self.val_fraction, self.test_fraction)
+        train, val, test = split_documents(name, documents, tests, self.val_fraction, self.test_fraction)
         every = [*documents, *(tests or ())]
         vocabulary = choose_vocabulary(
             self.vocabulary_from,
             self.tokenizer,
-            [document.data for document in (*held, *test)],
-            [document.data for document in kept],
+            [document.data for document in (*val, *test)],
+            [document.data for document in train],
             self.vocabulary_size,
             separates=len(every) > 1,
         )
-        train_text, val_text, test_text = (_encode(name, part, vocabulary) for part in (kept, held, test))
+        train_text, val_text, test_text = (_encode(name, part, vocabulary) for part in (train, val, test))
         size = sum(len(document.data) for document in every)
         return make_token_dataset(
             name,
@@ -135,8 +135,8 @@ def split_documents(
         sections, test = hold_out_documents(sections, test_fraction, TEST_KEY)
     else:
         test = list(tests)
-    kept, held = hold_out_documents(sections, val_fraction, VAL_KEY)
-    return kept, held, test
+    train, val = hold_out_documents(sections, val_fraction, VAL_KEY)
+    return train, val, test
 
 
 def _encode(name: str, documents: Sequence[Document], vocabulary: Vocabulary) -> TokenText:

@@ -40,7 +40,7 @@ def compute_class_losses(
     log_probabilities = outputs.log_softmax(1)
     terms = weight * soft * log_probabilities
     if loss == "focal":
-        # (1 - p)^gamma from log(1 - p): its gradient is finite also if p rounds to 1.
+        # For gamma < 1 the derivative of (1 - p)^gamma is infinite at p = 1.
         remainder = (1 - log_probabilities.exp()).clamp_min(1e-7)
         terms = terms * remainder**gamma
     return -terms.sum(1)
