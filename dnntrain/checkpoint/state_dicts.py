@@ -107,7 +107,7 @@ class RandomState:
     """
 
     def __init__(
-        self, device: str, rank: int = 0, gather: Callable[[Tensor], list[Tensor]] = lambda own: [own]
+        self, device: str, rank: int = 0, gather: Callable[[Tensor], list[Tensor]] = lambda tensor: [tensor]
     ) -> None:
         self._cuda = torch.device(device) if device.startswith("cuda") else None
         self._rank = rank

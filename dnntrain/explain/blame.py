@@ -52,11 +52,11 @@ def blame_layers(subject: Subject, batch: Batch, calibration: Sequence[Tensor]) 
     exact = _Answers(subject, batch)
     with integer_layers(layers, reaches):
         together = exact.compare("all layers", _Answers(subject, batch))
-    alone = []
+    blames = []
     for name in reaches:
         with integer_layers({name: layers[name]}, reaches):
-            alone.append(exact.compare(name, _Answers(subject, batch)))
-    return together, sorted(alone, key=lambda blame: -blame.rise.mean)
+            blames.append(exact.compare(name, _Answers(subject, batch)))
+    return together, sorted(blames, key=lambda blame: -blame.rise.mean)
 
 
 class _Answers:

@@ -38,9 +38,9 @@ def render_layers(explanation: Explanation) -> str:
     )
     table = render_table(head, rows, caption)
     faults = "".join(
-        f'<p class="reason bad"><b>{isolate_text(name, 80)}</b>: {escape_text("; ".join(found), 300)}</p>'
-        for name, found in find_layer_faults(explanation.layers).items()
-        if found
+        f'<p class="reason bad"><b>{isolate_text(name, 80)}</b>: {escape_text("; ".join(faults), 300)}</p>'
+        for name, faults in find_layer_faults(explanation.layers).items()
+        if faults
     )
     body = f'{faults}{_render_blame(explanation)}<div class="below">{render_details("All layers", table)}</div>'
     return render_section("Layers", body)

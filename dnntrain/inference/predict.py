@@ -130,7 +130,7 @@ def _predict_texts(
     assert inputs.vocabulary is not None
     rows: list[Tensor] = []
     kept: list[Path] = []
-    for file in [found for path in files for found in find_text_files(path, TEXT_SUFFIXES)]:
+    for file in [text_file for path in files for text_file in find_text_files(path, TEXT_SUFFIXES)]:
         try:
             row = encode_rows([read_text_file(file)], inputs.shape[0], inputs.vocabulary, str(file))
         except DataError as error:

@@ -91,8 +91,8 @@ def prepare_data(config: RunConfig, dataset: DataSet) -> PreparedData:
         train, val = np.setdiff1d(np.arange(len(dataset.train)), dataset.val_index), dataset.val_index
     test = np.arange(len(dataset.test))
     if config.folds is not None:
-        held = find_fold(dataset.train, config.folds, config.fold or 0, config.seed)
-        train, val, test = np.setdiff1d(train, held), np.setdiff1d(val, held), held
+        part = find_fold(dataset.train, config.folds, config.fold or 0, config.seed)
+        train, val, test = np.setdiff1d(train, part), np.setdiff1d(val, part), part
         dataset = replace(dataset, test=dataset.train)
     key = Key(config.seed, "limit")
     limit = config.train.max_examples

@@ -131,5 +131,5 @@ def hold_out_documents(
     if not fraction or len(documents) < 2:
         return list(documents), []
     names = [hashlib.blake2b(document.data, digest_size=12).hexdigest() for document in documents]
-    kept, held = hold_out_by_name(names, np.zeros(len(names), np.int64), fraction, key)
-    return [documents[number] for number in kept], [documents[number] for number in held]
+    kept, others = hold_out_by_name(names, np.zeros(len(names), np.int64), fraction, key)
+    return [documents[number] for number in kept], [documents[number] for number in others]

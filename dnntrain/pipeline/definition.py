@@ -103,14 +103,14 @@ def read_definition(name: str, overrides: Sequence[str], config_dir: Path | None
     stages = _read_stages(file, mistakes)
     if mistakes:
         raise ConfigError.from_mistakes(mistakes)
-    shared, own, seeds, run_dir = _split_overrides(overrides, [stage.name for stage in stages], mistakes)
+    shared, stage_words, seeds, run_dir = _split_overrides(overrides, [stage.name for stage in stages], mistakes)
     common = format_settings(file.values.get("settings") or {})
-    mistakes += _find_input_mistakes(stages, {word for words in (common, shared) for word in words}, own)
+    mistakes += _find_input_mistakes(stages, {word for words in (common, shared) for word in words}, stage_words)
     if mistakes:
         raise ConfigError.from_mistakes(mistakes)
     stages = [
         replace(stage, words=words, seeds=seeds.get(stage.name, seeds.get("", stage.seeds)))
-        for stage, words in _complete_words(order_stages(stages), common, shared, own)
+        for stage, words in _complete_words(order_stages(stages), common, shared, stage_words)
     ]
     return Definition(name, tuple(stages), run_dir)
 
@@ -168,7 +168,7 @@ def _split_overrides(
 ) -> tuple[list[str], dict[str, list[str]], dict[str, int], str | None]:
     """Return the words of all stages, those of each stage, the numbers of seeds ("" for all), and run_dir."""
     shared: list[str] = []
-    own: dict[str, list[str]] = {}
+    stage_words: dict[str, list[str]] = {}
     seeds: dict[str, int] = {}
     run_dir = None
     known = {*GROUPS, *SECTIONS, *get_root_fields(), "seeds"}
@@ -198,14 +198,14 @@ def _split_overrides(
             except ValueError as error:
                 mistakes.append(f"{word}: {error}\n     as in {key}=3")
         elif stage:
-            own.setdefault(stage, []).append(setting)
+            stage_words.setdefault(stage, []).append(setting)
         else:
             shared.append(word)
-    return shared, own, seeds, run_dir
+    return shared, stage_words, seeds, run_dir
 
 
 def _find_input_mistakes(
-    stages: Sequence[Stage], shared: Collection[str], own: Mapping[str, Sequence[str]]
+    stages: Sequence[Stage], shared: Collection[str], stage_words: Mapping[str, Sequence[str]]
 ) -> list[str]:
     names = [stage.name for stage in stages]
     mistakes = []
@@ -215,7 +215,7 @@ def _find_input_mistakes(
                 hint = did_you_mean(source, [name for name in names if name != stage.name])
                 mistakes.append(f"stage {stage.name}: from names {source!r}, which is not a stage\n     {hint}")
             elif option == "teacher" and "distill" not in map(
-                get_key, (*shared, *stage.words, *own.get(stage.name, ()))
+                get_key, (*shared, *stage.words, *stage_words.get(stage.name, ()))
             ):
                 mistakes.append(
                     f"stage {stage.name}: its teacher {source} has no effect without distill\n"
@@ -258,7 +258,7 @@ def order_stages(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def _complete_words(
-    stages: Sequence[Stage], common: Sequence[str], shared: Sequence[str], own: Mapping[str, Sequence[str]]
+    stages: Sequence[Stage], common: Sequence[str], shared: Sequence[str], stage_words: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[Stage, tuple[str, ...]]]:
     """Yield each stage with all its words: common ones, its own, and those of the command line.
 
@@ -268,7 +268,7 @@ def _complete_words(
     file_words: dict[str, list[str]] = {}
     line_words: dict[str, list[str]] = {}
     for stage in stages:
-        line = own.get(stage.name, ())
+        line = stage_words.get(stage.name, ())
         source = stage.inputs.get("init_from")
         groups = [group for group in _NETWORK_GROUPS if group not in map(get_key, (*stage.words, *line))]
         inherited = [

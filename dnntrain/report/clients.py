@@ -52,15 +52,15 @@ def _render_table(run: RunData, data: Mapping[str, Any]) -> str:
     rows = []
     for client, size in enumerate(sizes[:_MAX_CLIENTS]):
         value = parse_number(values[client]) if client < len(values) else math.nan
-        own = _to_list(counts[client])[: len(names)] if client < len(counts) else []
+        client_counts = _to_list(counts[client])[: len(names)] if client < len(counts) else []
         total = max(1.0, parse_number(size))
         rows.append(
             [
                 str(client),
                 format_short(parse_number(size)),
                 format_metric(run.metric, value) if math.isfinite(value) else "",
-                *(format_percent(parse_number(count) / total) for count in own),
-                *[""] * (len(names) - len(own)),
+                *(format_percent(parse_number(count) / total) for count in client_counts),
+                *[""] * (len(names) - len(client_counts)),
             ]
         )
     hidden = f"; {len(sizes) - len(rows)} more clients are in federated.json" if len(sizes) > len(rows) else ""

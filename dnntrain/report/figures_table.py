@@ -19,8 +19,8 @@ def render_figures(evaluation: Mapping[str, Any]) -> str:
         figures, names = evaluation.get(figures_key), evaluation.get(names_key)
         if not isinstance(figures, dict) or not isinstance(names, list):
             continue
-        found = [figures.get(name) for name in _FIGURES]
-        columns = [column for column in found if isinstance(column, list) and len(column) == len(names)]
+        values = [figures.get(name) for name in _FIGURES]
+        columns = [column for column in values if isinstance(column, list) and len(column) == len(names)]
         if len(columns) < len(_FIGURES):
             continue
         rows = [

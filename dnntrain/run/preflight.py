@@ -125,14 +125,14 @@ def _check_tokens(init_from: str, data: PreparedData) -> None:
     """Raise ConfigError if the weights were trained with other tokens than those of the data."""
     from dnntrain.checkpoint.saved_vocabulary import find_vocabulary
 
-    own = data.spec.inputs.vocabulary
-    trained = None if own is None else find_vocabulary(Path(init_from).expanduser())
-    if own is None or trained is None:
+    vocabulary = data.spec.inputs.vocabulary
+    trained = None if vocabulary is None else find_vocabulary(Path(init_from).expanduser())
+    if vocabulary is None or trained is None:
         return
-    if own.size != trained.size or replace(own, separates=trained.separates) != trained:
+    if vocabulary.size != trained.size or replace(vocabulary, separates=trained.separates) != trained:
         raise ConfigError(
             f"init_from={init_from} was trained with {trained.size} tokens ({trained.kind}), and the data are cut into "
-            f"{own.size} others ({own.kind})",
+            f"{vocabulary.size} others ({vocabulary.kind})",
             f"use its tokens: data.vocabulary_from={init_from}",
         )
 

@@ -140,21 +140,21 @@ def _time_steps(
     run(_FIRST_STEPS + ahead)
     count = agree(max(2, round(seconds / (2 * _BLOCKS) / max(run(3) / 3, 1e-6))))
     plain_s = marked_s = 0.0
-    alone: defaultdict[str, float] = defaultdict(float)
+    local_s: defaultdict[str, float] = defaultdict(float)
     for _ in range(_BLOCKS):
         clock.is_on = False
         plain_s += run(count)
         clock.is_on = True
         marked_s += run(count)
         if session.plan.ranks > 1:
-            clock.seconds, measured_s = alone, clock.seconds
+            clock.seconds, measured_s = local_s, clock.seconds
             with suspend_sync():
                 run(count)
             clock.seconds = measured_s
     total = _BLOCKS * count
     measured = {name: value / total for name, value in clock.seconds.items()}
     if session.plan.ranks > 1 and phase.BACKWARD in measured:
-        waiting_s = max(0.0, measured[phase.BACKWARD] - alone[phase.BACKWARD] / total)
+        waiting_s = max(0.0, measured[phase.BACKWARD] - local_s[phase.BACKWARD] / total)
         measured |= {phase.BACKWARD: measured[phase.BACKWARD] - waiting_s, phase.COMMUNICATION: waiting_s}
     order = {name: number for number, name in enumerate(PHASES)}
     names = sorted(measured, key=lambda name: (order[name.partition("/")[0]], -measured[name]))

@@ -100,10 +100,10 @@ def hold_out_rows(table: Table, keys: Sequence[str], test_fraction: float) -> tu
 
     The hash of a row's key decides. Raises DataError if one of the splits is empty.
     """
-    kept, held = hold_out_by_name(keys, np.zeros(len(table), np.int64), test_fraction, _TEST_KEY)
-    if not len(held) or not len(kept):
+    train, test = hold_out_by_name(keys, np.zeros(len(table), np.int64), test_fraction, _TEST_KEY)
+    if not len(test) or not len(train):
         raise DataError(
-            f"{table.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(kept) else 'training'} row",
+            f"{table.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(train) else 'training'} row",
             "use a table with more rows, or another data.test_fraction",
         )
-    return table.select(kept), table.select(held), tuple(keys[number] for number in kept)
+    return table.select(train), table.select(test), tuple(keys[number] for number in train)

@@ -90,14 +90,14 @@ class SegmentationFolder(ImageFiles):
         )
 
     def _hold_out(self, pairs: Pairs) -> tuple[Pairs, Pairs]:
-        kept, held = hold_out_by_name(pairs.keys, np.zeros(len(pairs.keys), np.int64), self.test_fraction, _TEST_KEY)
-        if not len(held) or not len(kept):
+        train, test = hold_out_by_name(pairs.keys, np.zeros(len(pairs.keys), np.int64), self.test_fraction, _TEST_KEY)
+        if not len(test) or not len(train):
             raise DataError(
-                f"data.test_fraction={self.test_fraction:g} leaves no {'test' if len(kept) else 'training'} image "
+                f"data.test_fraction={self.test_fraction:g} leaves no {'test' if len(train) else 'training'} image "
                 f"of {len(pairs.keys)}",
                 "set another data.test_fraction, or put test images in ROOT/test/images/",
             )
-        return pairs.select(kept), pairs.select(held)
+        return pairs.select(train), pairs.select(test)
 
     def _make_source(self, pairs: Pairs, classes: MaskClasses) -> MaskFileSource:
         size_bytes = len(pairs.images) * (self.channels + 1) * math.prod(self.input_size)

@@ -71,10 +71,10 @@ def _load_export(source: str, context: BuildContext) -> TeacherModel:
             f"it was trained on images of {teacher_shape}, but the data have {data_shape}",
             f"train a teacher on this data, or choose data of {teacher_shape}",
         )
-    for own, column in zip(inputs.columns, context.spec.inputs.columns, strict=True):
-        if own != column:
+    for teacher_column, column in zip(inputs.columns, context.spec.inputs.columns, strict=True):
+        if teacher_column != column:
             raise ConfigError(
-                f"it reads the column {own.name} otherwise than this run reads {column.name}: other columns or categories",
+                f"it reads the column {teacher_column.name} otherwise than this run reads {column.name}: other columns or categories",
                 "train a teacher on this data, with the same seed",
             )
     facts = [f"{key}={value}" for key, value in model_export.architecture.items()]

@@ -199,12 +199,13 @@ def compute_renormalization(context: BuildContext, teacher: TeacherModel) -> tup
     They apply to inputs with the data's normalization. Returns None if the two normalizations
     agree.
     """
-    data, own = context.spec.inputs, teacher.spec.inputs
-    if not data.mean or (data.mean, data.std) == (own.mean, own.std):
+    data, wanted = context.spec.inputs, teacher.spec.inputs
+    if not data.mean or (data.mean, data.std) == (wanted.mean, wanted.std):
         return None
     shape = (-1, *[1] * (len(data.shape) - 1))
     mean, std, teacher_mean, teacher_std = (
-        torch.tensor(values, dtype=torch.float64).view(shape) for values in (data.mean, data.std, own.mean, own.std)
+        torch.tensor(values, dtype=torch.float64).view(shape)
+        for values in (data.mean, data.std, wanted.mean, wanted.std)
     )
     return (std / teacher_std).float(), ((mean - teacher_mean) / teacher_std).float()
 
@@ -214,11 +215,11 @@ def compute_rescaling(context: BuildContext, teacher: TeacherModel) -> tuple[Ten
 
     Both are standardized by their own training examples. Returns None for logits, and if the two agree.
     """
-    data, own = context.spec.output, teacher.spec.output
-    if not data.mean or len(data.mean) != len(own.mean) or (data.mean, data.std) == (own.mean, own.std):
+    data, wanted = context.spec.output, teacher.spec.output
+    if not data.mean or len(data.mean) != len(wanted.mean) or (data.mean, data.std) == (wanted.mean, wanted.std):
         return None
     mean, std, teacher_mean, teacher_std = (
-        torch.tensor(values, dtype=torch.float64) for values in (data.mean, data.std, own.mean, own.std)
+        torch.tensor(values, dtype=torch.float64) for values in (data.mean, data.std, wanted.mean, wanted.std)
     )
     return (teacher_std / std).float(), ((teacher_mean - mean) / std).float()
 

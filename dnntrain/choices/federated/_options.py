@@ -160,7 +160,7 @@ class FederatedOptions(FederatedChoice):
 
     def check_with(self, hooks: Hooks) -> None:
         """Raise ConfigError if another method works between the local steps of clients."""
-        for is_used, what, hint in (
+        for is_used, feature, hint in (
             (
                 hooks.reshaping is not None,
                 "cuts of the network, because clients keep vectors of its size",
@@ -183,7 +183,7 @@ class FederatedOptions(FederatedChoice):
             ),
         ):
             if is_used:
-                raise ConfigError(f"federated does not support {what}", hint)
+                raise ConfigError(f"federated does not support {feature}", hint)
 
     def notes(self, examples: int, ranks: int) -> tuple[str, ...]:
         cohort = count_cohort(self.fraction, self.clients)

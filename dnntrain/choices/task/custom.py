@@ -127,7 +127,7 @@ class CustomTask(Task):
         outputs = spec.output.size if spec else 1
         is_class = spec is None or spec.targets.kind is TargetKind.CLASS
         targets = 1 if is_class or spec is None else len(spec.targets.names)
-        own = [
+        file_metrics = [
             RowMetric(
                 name,
                 higher_is_better=name not in self.minimize,
@@ -137,7 +137,7 @@ class CustomTask(Task):
             )
             for name in self.metrics
         ]
-        return (*self._base.list_row_metrics(spec), *own)
+        return (*self._base.list_row_metrics(spec), *file_metrics)
 
     def _compute_metric(self, name: str, outputs: int, is_class: bool, rows: NDArray[np.float64]) -> float:
         import torch
