@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,14 +105,14 @@ def _list_free_numbers(line: ComposedLine) -> dict[str, float]:
     }
 
 
-def find_value_mistakes(trials: Sequence[ComposedTrial]) -> list[str]:
+def find_value_mistakes(trials: Sequence[ComposedTrial], checked: Collection[int] = ()) -> list[str]:
     """Return the mistakes that a choice finds in the values of a trial that is not planned itself.
 
-    This imports the modules of the choices.
+    Trials whose indices are in `checked` are left out. This imports the modules of the choices.
     """
     mistakes = []
     for index, trial in enumerate(trials):
-        if trial.model == index:
+        if trial.model == index or index in checked:
             continue
         for key in _list_choice_keys(trial):
             mistakes += [f"{trial.label}: {key}: {text}" for text in find_option_mistakes(*trial.line.get_choice(key))]

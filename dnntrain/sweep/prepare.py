@@ -124,18 +124,22 @@ def _is_queued(configs: Sequence[Mapping[str, Any]]) -> bool:
 def _prepare_queued(
     trials: Sequence[ComposedTrial], paths: Sequence[Path], folder: Path, mistakes: list[str]
 ) -> QueuedSweep:
-    from dnntrain.sweep.queued_sweep import QueuedSweep, make_queued_trial
+    from dnntrain.sweep.queued_sweep import JOB_FILE, QueuedSweep, make_queued_trial
 
+    # A trial that was submitted has been checked: its status needs neither its choices nor torch.
+    submitted = {index for index, path in enumerate(paths) if (path / JOB_FILE).is_file()}
     plans: dict[int, Trial] = {}
     for index, composed in enumerate(trials):
         if composed.model != index:
             continue
         try:
-            plans[index] = make_queued_trial(index + 1, composed.combination, composed.config, paths[index])
+            plans[index] = make_queued_trial(
+                index + 1, composed.combination, composed.config, paths[index], is_checked=index in submitted
+            )
         except DnntrainError as error:
             texts = error.mistakes if isinstance(error, ConfigError) else [str(error)]
             mistakes += [f"{composed.label}: {text}" for text in texts]
-    mistakes += find_value_mistakes(trials)
+    mistakes += find_value_mistakes(trials, submitted)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
     return QueuedSweep(

@@ -48,16 +48,21 @@ class QueuedSweep:
     trials: tuple[Trial, ...]
 
 
-def make_queued_trial(number: int, combination: Combination, config: Mapping[str, Any], path: Path) -> Trial:
+def make_queued_trial(
+    number: int, combination: Combination, config: Mapping[str, Any], path: Path, *, is_checked: bool = False
+) -> Trial:
     """Return a trial without a plan: the machine that submits a job lacks the hardware of the job.
 
-    Raises ConfigError with the mistakes that are found without it, also those of the batch script.
+    Raises ConfigError with the mistakes that are found without it, also those of the batch script,
+    unless the trial `is_checked`.
     """
-    run_config = decode_new_run({**config, "run_dir": str(path)}, World())
-    make_job_script(run_config, path)
+    container = {**config, "run_dir": str(path)}
+    if not is_checked:
+        make_job_script(decode_new_run(container, World()), path)
+    launch = decode_light_config(container)[0].launch
     words = tuple(word for word in combination.words if not word.startswith("run_dir="))
-    demand = ResourceDemand(run_config.launch.nodes * run_config.launch.tasks_per_node)
-    return Trial(number, words, combination.swept_words, run_config.resolved, path, demand)
+    demand = ResourceDemand(launch.nodes * launch.tasks_per_node)
+    return Trial(number, words, combination.swept_words, container, path, demand)
 
 
 def submit_sweep(

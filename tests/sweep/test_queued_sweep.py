@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from dnntrain.cli.main import main
 from dnntrain.config.decode import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.utils.sealed_json import write_sealed_json
+from tests.support.short_runs import environment
 
 Capture = pytest.CaptureFixture[str]
 
@@ -84,6 +87,17 @@ def test_the_status_needs_no_queue(queue: Path, capsys: Capture, monkeypatch: py
     list_statuses(capsys)
     monkeypatch.setenv("PATH", "/nowhere")
     assert list_statuses(capsys, "--dry-run") == ["waiting"] * 3
+
+
+@pytest.mark.slow
+def test_the_status_of_submitted_jobs_imports_no_torch(queue: Path, capsys: Capture) -> None:
+    assert list_statuses(capsys) == ["queued"] * 3
+    script = "import sys; from dnntrain.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", script, *LINE, "--dry-run", "--json"], env=environment(), capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert [row["status"] for row in json.loads(process.stdout)] == ["queued"] * 3
 
 
 @pytest.mark.slow
