@@ -118,6 +118,7 @@ def measure_candidates(
     should_evaluate: bool,
     say: Callable[[str], None],
     max_rounds: int = 0,
+    skip: Callable[[str], None] | None = None,
 ) -> list[BenchResult]:
     """Time every candidate at every batch size, interleaved, after a warm-up.
 
@@ -126,8 +127,8 @@ def measure_candidates(
     until one is left.
 
     Each runs in its own process, pinned to the first `threads` cores; only one computes at a time.
-    A candidate that cannot be loaded is skipped with a message to `say`. Raises ConfigError if none
-    is left.
+    A candidate that cannot be loaded is skipped with a message to `skip`, or else to `say`. Raises
+    ConfigError if none is left.
     """
     timed_models: list[tuple[BenchResult, ModelProcess]] = []
     say(describe_effort(len(candidates), len(batches), rounds, seconds))
@@ -141,7 +142,7 @@ def measure_candidates(
                 if should_evaluate:
                     result.metric = BenchMetric(**holder.ask({"metric": True}))
             except CheckpointError as error:
-                say(f"skipped: {error}")
+                (skip or say)(f"skipped: {error}")
                 continue
             loaded = f"loaded in {result.load_info['load_s']:.2f} s"
             say(f"{number} of {len(candidates)}: {candidate.name}: {loaded}")

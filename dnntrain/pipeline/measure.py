@@ -101,6 +101,7 @@ def _time_models(
     for name, paths in models.items():
         made = make_candidates([paths[0]], runtimes=("eager",), with_exports=False, trust=trust)
         candidates.append(replace(made[0], name=name))
+    skipped: list[str] = []
     results = measure_candidates(
         candidates,
         batches,
@@ -109,9 +110,10 @@ def _time_models(
         seconds=_BLOCK_S,
         should_evaluate=False,
         say=say,
+        skip=skipped.append,
     )
     if len(results) < len(models):
-        raise CheckpointError("not all models could be timed", "the lines above name the reasons")
+        raise CheckpointError(f"not all models could be timed: {'; '.join(skipped)}")
     return results
 
 
