@@ -145,6 +145,20 @@ def measure_training(session: Session, trainer: Trainer) -> TrainingFigures:
         wall_s=round(progress.elapsed_s, 3),
         peak_memory_mb=round(read_peak_bytes(session.device) / 2**20, 1),
         estimated_memory_mb=round(plan.memory.total / 2**20, 1),
-        parameters=plan.model.parameters,
+        parameters=_count_parameters(session),
         digest=None if plan.has_collective_forward else compute_weights_digest(trainer.model),
+    )
+
+
+def _count_parameters(session: Session) -> int:
+    """Return the numbers in the model, which a cut may have made smaller than the plan says."""
+    from dnntrain.nn.cost import count_parameters
+    from dnntrain.nn.shape import ModelShape
+    from dnntrain.training.reshape import get_widths
+    from dnntrain.training.setup import build_unfilled_model
+
+    if get_widths(session.hooks).is_whole:
+        return session.plan.model.parameters
+    return count_parameters(
+        build_unfilled_model(session.config, ModelShape.from_spec(session.data.spec), session.hooks)
     )

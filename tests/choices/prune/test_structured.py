@@ -49,6 +49,7 @@ def test_a_pruned_run_is_smaller_and_loads_by_name(tmp_path: Path) -> None:
     assert result["status"] == "done"
     (row,) = [row for row in rows(tmp_path / "run") if row.get("event") == "pruned"]
     assert row["step"] == 4
+    assert result["parameters"] == row["parameters"]
     loaded = load_model(tmp_path / "run").model
     assert sum(parameter.numel() for parameter in loaded.parameters()) == row["parameters"] < 19000
     assert loaded.stages[0][0].conv1.out_channels < 8  # type: ignore[index,union-attr]
