@@ -64,9 +64,9 @@ def _follow_attributes(model: nn.Module, group: Group, removed: int) -> dict[str
     """Return the numbers of heads, and widths of attention, that depend on the group."""
     old, new = len(group), len(group) - removed
     width = max(len(indices) for indices in group.units[0])
-    found: dict[str, dict[str, int]] = {}
+    attributes: dict[str, dict[str, int]] = {}
     if width == 1 or not removed:
-        return found
+        return attributes
     owners = {name.rpartition(".")[0] for name, _ in group.axes}
     owners |= {owner.rpartition(".")[0] for owner in owners}
     spans = {len(indices) for indices in group.units[0]}
@@ -74,10 +74,10 @@ def _follow_attributes(model: nn.Module, group: Group, removed: int) -> dict[str
         module = model.get_submodule(owner)
         for key, value in vars(module).items():
             if key in HEAD_ATTRIBUTES and type(value) is int and value == old:
-                found.setdefault(owner, {})[key] = new
+                attributes.setdefault(owner, {})[key] = new
             if key in WIDTH_ATTRIBUTES and type(value) is int and value in {old * span for span in spans}:
-                found.setdefault(owner, {})[key] = value // old * new
-    return found
+                attributes.setdefault(owner, {})[key] = value // old * new
+    return attributes
 
 
 def get_tensors(model: nn.Module) -> dict[str, Tensor]:

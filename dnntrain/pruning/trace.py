@@ -177,10 +177,12 @@ def _collect(state: Propagation, tensors: Mapping[str, Tensor]) -> Coupling:
             for name, _ in axes:
                 if _is_producer(axes, name, tensors):
                     frozen.setdefault(name.rpartition(".")[0] or name, str(reason))
-    found = [Group(_name_group(axes, tensors), axes, tuple(units)) for axes, units in groups.items() if len(units) > 1]
+    coupled = [
+        Group(_name_group(axes, tensors), axes, tuple(units)) for axes, units in groups.items() if len(units) > 1
+    ]
     whole = {_name_group(axes, tensors) for axes, units in groups.items() if len(units) == 1}
     frozen.update(dict.fromkeys(whole, _REASON_REST))
-    return Coupling(tuple(found), frozen, dict(state.unknown))
+    return Coupling(tuple(coupled), frozen, dict(state.unknown))
 
 
 def _is_producer(axes: Mapping[Axis, Any], name: str, tensors: Mapping[str, Tensor]) -> bool:
