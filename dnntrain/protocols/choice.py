@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dnntrain.protocols.context import BuildContext
     from dnntrain.protocols.data_spec import DataFeature
     from dnntrain.protocols.hooks import Hooks
-    from dnntrain.protocols.speed import SpeedFacts, SpeedKnob
+    from dnntrain.protocols.speed import SpeedFacts, SpeedSetting
     from dnntrain.protocols.task import TaskFeature
     from dnntrain.utils.hardware import Hardware
 
@@ -131,7 +131,7 @@ class Choice:
         """
         return ()
 
-    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+    def list_speed_settings(self, facts: SpeedFacts) -> Iterable[SpeedSetting]:
         """Return the settings that may make a run with this choice faster, for `dnntrain tune speed`."""
         return ()
 

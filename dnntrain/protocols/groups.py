@@ -12,7 +12,7 @@ from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.choice import Choice, Claim, Method, Role
 from dnntrain.protocols.data_spec import DataFeature, InputKind, OutputKind, TargetKind
 from dnntrain.protocols.image_reading import ImageReading
-from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,14 +69,14 @@ class DataChoice(Choice):
         """Return the same examples with exact masks of their objects as targets; None if they have none."""
         return None
 
-    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+    def list_speed_settings(self, facts: SpeedFacts) -> Iterable[SpeedSetting]:
         """Return other numbers of reading processes: they never change a bit."""
         if facts.is_resident:
             return ()
         counts = dict.fromkeys((1, 2, facts.cores, 2 * facts.cores))
         present = facts.cores if self.num_workers is None else self.num_workers
         values = tuple(str(count) for count in counts if count != present)
-        return (SpeedKnob("data.num_workers", SpeedGrade.BITWISE, values),)
+        return (SpeedSetting("data.num_workers", SpeedGrade.BITWISE, values),)
 
     def without_download(self) -> Self:
         """Return the same data set, which is not downloaded if its files are missing."""

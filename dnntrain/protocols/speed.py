@@ -20,7 +20,7 @@ class SpeedGrade(Enum):
 
 
 @dataclass(frozen=True)
-class SpeedKnob:
+class SpeedSetting:
     """A setting with values that may be faster than its own, in the order in which they are tried."""
 
     key: str

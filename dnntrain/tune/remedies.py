@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dnntrain.config.groups import LISTS
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
-from dnntrain.tune.knobs import list_knobs
+from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
 
@@ -58,12 +58,14 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
         *_list_row_remedies(session, _bound(step.get_share(phase.EVENTS))),
         *_list_batch_remedies(session, _bound(compute_share + waiting_share)),
     ]
-    for knob in list_knobs(session, SpeedGrade.STATISTICAL):
-        section = knob.key.partition(".")[0]
+    for setting in list_speed_settings(session, SpeedGrade.STATISTICAL):
+        section = setting.key.partition(".")[0]
         if section == "data":
             continue
         kind, share = (COMMUNICATION, waiting_share) if section == "parallel" else (COMPUTE, compute_share)
-        remedies += [Remedy(kind, (f"{knob.key}={value}",), knob.grade, _bound(share)) for value in knob.values]
+        remedies += [
+            Remedy(kind, (f"{setting.key}={value}",), setting.grade, _bound(share)) for value in setting.values
+        ]
     kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
     return sorted(kept, key=lambda remedy: -remedy.bound)
 

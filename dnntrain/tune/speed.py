@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.protocols.speed import SpeedGrade
-from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
+from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_seconds
 
@@ -60,8 +60,10 @@ def tune_speed(
     started = time.monotonic()
     line, total_steps = Line(tuple(overrides), config_dir), session.plan.total_steps
     result = SpeedResult(is_reliable=load is None)
-    knobs = list_knobs(session, allow)
-    attempts = [(f"{knob.key}={value}", knob.key, knob.grade) for knob in knobs for value in knob.values]
+    settings = list_speed_settings(session, allow)
+    attempts = [
+        (f"{setting.key}={value}", setting.key, setting.grade) for setting in settings for value in setting.values
+    ]
     say(f"trying {len(attempts)} settings in about {format_seconds(budget_s)}")
     for number, (word, key, grade) in enumerate(attempts):
         left_s = budget_s * (1 - _FINAL_SHARE) - (time.monotonic() - started)

@@ -27,9 +27,9 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
-from dnntrain.tune.knobs import list_knobs
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import ProbeRequest, describe_probe, run_probe
+from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.world import World
 
@@ -111,7 +111,9 @@ def search(words: list[str], budget_s: float, allow: str) -> dict[str, Any]:
 def compare_with_all(words: list[str], kept: list[str], allow: SpeedGrade) -> None:
     """Measure every combination beside the default, and the best beside the settings that were found."""
     session = open_session(decode_config(compose(words, quiet=True)), World())
-    choices = [["", *(f"{knob.key}={value}" for value in knob.values)] for knob in list_knobs(session, allow)]
+    choices = [
+        ["", *(f"{setting.key}={value}" for value in setting.values)] for setting in list_speed_settings(session, allow)
+    ]
     best, best_words = 1.0, []
     for combination in itertools.product(*choices):
         tried = [word for word in combination if word]

@@ -13,10 +13,10 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
-from dnntrain.tune import knobs
-from dnntrain.tune.knobs import list_knobs
+from dnntrain.tune import speed_settings
 from dnntrain.tune.probe import Probe, describe_probe, judge
 from dnntrain.tune.speed import SpeedResult, format_line
+from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.tune.speed_worker import compare_times
 from dnntrain.utils.world import World
 
@@ -82,12 +82,12 @@ def test_the_interval_of_a_ratio_may_be_looked_at_after_each_pair() -> None:
 
 def list_words(allow: SpeedGrade, *words: str) -> dict[str, tuple[str, ...]]:
     session = open_session(decode_config(compose(["train.max_examples=100", *words])), World())
-    return {knob.key: knob.values for knob in list_knobs(session, allow)}
+    return {setting.key: setting.values for setting in list_speed_settings(session, allow)}
 
 
 @pytest.mark.slow
 def test_only_settings_with_an_effect_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knobs, "count_cores", lambda: 4)
+    monkeypatch.setattr(speed_settings, "count_cores", lambda: 4)
     resident = list_words(SpeedGrade.ROUNDING, "model=mlp", "train.cpu_threads=2", "precision=fp32")
     assert resident == {
         "train.cpu_threads": ("1", "4"),

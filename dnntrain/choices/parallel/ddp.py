@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dnntrain.config.fields import PositiveInt
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims
-from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 
 #: Sizes of buckets that may be faster: small ones are sent early, large ones have less overhead.
 _BUCKET_SIZES_MB = (25.0, 5.0, 1.0)
@@ -30,13 +30,13 @@ class Ddp(ParallelConfig):
     def build(self, ranks: int) -> ParallelDims:
         return self.resolve_dims(ranks)
 
-    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
+    def list_speed_settings(self, facts: SpeedFacts) -> Iterable[SpeedSetting]:
         """Return other sizes of buckets, and gradients of two bytes between ranks."""
         if facts.ranks == 1:
             return ()
         sizes = tuple(f"{size:g}" for size in _BUCKET_SIZES_MB if size != self.bucket_size_mb)
         formats = ("bf16",) if self.grad_compression == "none" else ()
         return (
-            SpeedKnob("parallel.bucket_size_mb", SpeedGrade.ROUNDING, sizes),
-            SpeedKnob("parallel.grad_compression", SpeedGrade.STATISTICAL, formats),
+            SpeedSetting("parallel.bucket_size_mb", SpeedGrade.ROUNDING, sizes),
+            SpeedSetting("parallel.grad_compression", SpeedGrade.STATISTICAL, formats),
         )

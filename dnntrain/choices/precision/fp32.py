@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dnntrain.protocols import PrecisionChoice, PrecisionPolicy
-from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 from dnntrain.utils.hardware import Hardware
 
 
@@ -17,5 +17,5 @@ class Fp32(PrecisionChoice):
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         return PrecisionPolicy(None, uses_loss_scale=False, reason="asked for")
 
-    def list_speed_knobs(self, facts: SpeedFacts) -> Iterable[SpeedKnob]:
-        return (SpeedKnob("precision", SpeedGrade.STATISTICAL, ("bf16",)),) if facts.is_float32 else ()
+    def list_speed_settings(self, facts: SpeedFacts) -> Iterable[SpeedSetting]:
+        return (SpeedSetting("precision", SpeedGrade.STATISTICAL, ("bf16",)),) if facts.is_float32 else ()

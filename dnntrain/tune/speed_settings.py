@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedKnob
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:
@@ -14,28 +14,30 @@ if TYPE_CHECKING:
 _SMALLEST_MICRO_BATCH = 16
 
 
-def list_knobs(session: Session, allow: SpeedGrade) -> list[SpeedKnob]:
+def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetting]:
     """Return the settings to try for a run up to the grade `allow`, those that change the numbers least first.
 
     A setting that the run has already, and one without effect in it, is not listed.
     """
-    knobs = [
-        *_list_choice_knobs(session),
-        SpeedKnob("train.cpu_threads", SpeedGrade.ROUNDING, _list_thread_counts(session)),
-        *_list_layout_knobs(session),
-        SpeedKnob("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
-        SpeedKnob("train.micro_batch_size", SpeedGrade.ROUNDING, _list_micro_batches(session)),
+    settings = [
+        *_list_choice_settings(session),
+        SpeedSetting("train.cpu_threads", SpeedGrade.ROUNDING, _list_thread_counts(session)),
+        *_list_layout_settings(session),
+        SpeedSetting("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
+        SpeedSetting("train.micro_batch_size", SpeedGrade.ROUNDING, _list_micro_batches(session)),
     ]
     grades = list(SpeedGrade)
-    allowed = [knob for knob in knobs if knob.values and grades.index(knob.grade) <= grades.index(allow)]
-    return sorted(allowed, key=lambda knob: grades.index(knob.grade))
+    allowed = [setting for setting in settings if setting.values and grades.index(setting.grade) <= grades.index(allow)]
+    return sorted(allowed, key=lambda setting: grades.index(setting.grade))
 
 
-def _list_choice_knobs(session: Session) -> list[SpeedKnob]:
+def _list_choice_settings(session: Session) -> list[SpeedSetting]:
     """Return those that the choices of the run declare."""
     plan = session.plan
     facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None, plan.ranks)
-    return [knob for choice in session.config.name_choices().values() for knob in choice.list_speed_knobs(facts)]
+    return [
+        setting for choice in session.config.name_choices().values() for setting in choice.list_speed_settings(facts)
+    ]
 
 
 def _list_thread_counts(session: Session) -> tuple[str, ...]:
@@ -46,12 +48,12 @@ def _list_thread_counts(session: Session) -> tuple[str, ...]:
     return tuple(str(count) for count in counts if count <= cores and count != session.plan.threads)
 
 
-def _list_layout_knobs(session: Session) -> list[SpeedKnob]:
+def _list_layout_settings(session: Session) -> list[SpeedSetting]:
     """Return the other memory format of a network with convolutions."""
     if not session.plan.model.convolutional:
         return []
     value = "off" if session.plan.channels_last else "on"
-    return [SpeedKnob("train.channels_last", SpeedGrade.ROUNDING, (value,))]
+    return [SpeedSetting("train.channels_last", SpeedGrade.ROUNDING, (value,))]
 
 
 def _list_micro_batches(session: Session) -> tuple[str, ...]:
