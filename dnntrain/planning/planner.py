@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, UNBALANCED_RATIO, DataFacts, ModelFacts, Plan
 from dnntrain.planning.width_multiple import choose_width_multiple
-from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, ScheduledParam, StepInfo
+from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, Refusal, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
@@ -51,35 +51,25 @@ def make_plan(
     the data set is too small.
     """
     ranks = count_ranks(config, hardware, world, plan_only)
-    if refusals := find_refusals(config, hardware, ranks):
-        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
+    _raise_if_any(find_refusals(config, hardware, ranks))
     batch_size = config.train.batch_size
     _check_batch_size(config, data)
-    initial_context = _make_context(config, data)
-    context = with_schedule_length(config, initial_context)
-    sizes = build_batch_size_schedule(config, context, data.train)
-    timetable = (
-        sizes.timetable if config.federated.is_federated else continue_schedule(config, sizes.timetable, earlier)
-    )
-    sizes = replace(sizes, timetable=timetable)
+    context = with_schedule_length(config, _make_context(config, data))
+    sizes = _schedule_batches(config, context, data, earlier)
     layout = _plan_layout(config, hardware, ranks, data, model, sizes)
     dims, micro_batch_size = layout.dims, layout.micro_batch_size
-    timetable = make_run_timetable(config, timetable)
+    timetable = make_run_timetable(config, sizes.timetable)
     duration = config.train.duration
     total_steps = 0 if duration.unit == "s" else max(1, timetable.count_steps(duration, 0))
     unfreeze_step = _find_unfreeze_step(config, timetable, total_steps)
-    if refusals := [*find_single_example_refusals(config, dims, model, timetable, total_steps)]:
-        raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])
+    _raise_if_any(find_single_example_refusals(config, dims, model, timetable, total_steps))
     policy: PrecisionPolicy = config.precision.build(hardware)
-    is_unsafe = hardware.device == "cpu" and model.overflows_in_channels_last
-    channels_last = (
-        model.convolutional and config.train.channels_last != "off" and not layout.needs_contiguous and not is_unsafe
-    )
+    channels_last, format_note = _choose_memory_format(config, hardware, model, layout)
     use_compile, compile_note = _choose_compile(config, hardware, total_steps, dims)
     optional_notes = (
         *layout.notes,
         compile_note,
-        _note_unsafe_format(is_unsafe and config.train.channels_last != "off"),
+        format_note,
         _note_uneven_batch(timetable),
         _note_large_micro_batch(micro_batch_size, config),
     )
@@ -118,6 +108,33 @@ def make_plan(
         unfreeze_step=unfreeze_step,
         profile_steps=_count_profile_steps(config, timetable, total_steps),
         width_multiple=choose_width_multiple(hardware, bool(config.quant.formats)),
+    )
+
+
+def _raise_if_any(refusals: Iterable[Refusal]) -> None:
+    if mistakes := [str(refusal) for refusal in refusals]:
+        raise ConfigError.from_mistakes(mistakes)
+
+
+def _schedule_batches(
+    config: RunConfig, context: BuildContext, data: DataFacts, earlier: EarlierBatches | None
+) -> BatchSizeSchedule:
+    """Return the batch sizes of the run, after those of the `earlier` part."""
+    sizes = build_batch_size_schedule(config, context, data.train)
+    if config.federated.is_federated:
+        return sizes
+    return replace(sizes, timetable=continue_schedule(config, sizes.timetable, earlier))
+
+
+def _choose_memory_format(
+    config: RunConfig, hardware: Hardware, model: ModelFacts, layout: _Layout
+) -> tuple[bool, str]:
+    """Return whether tensors are channels-last, and a note if they are not because a kernel overflows."""
+    is_asked = config.train.channels_last != "off"
+    is_unsafe = hardware.device == "cpu" and model.overflows_in_channels_last
+    return (
+        model.convolutional and is_asked and not layout.needs_contiguous and not is_unsafe,
+        _note_unsafe_format(is_unsafe and is_asked),
     )
 
 

@@ -68,8 +68,8 @@ def run_training(
 
     Start torchrun if the plan has several processes. Under torchrun each rank calls `make_config`
     after the ranks have met, so that all of them report the mistake of one, and all use the main
-    rank's configuration. `tuned` is the file that some settings are from. Raises the DnntrainError that ended the run, once its state and
-    result.json are written.
+    rank's configuration. `tuned` is the file that some settings are from. Raises the DnntrainError
+    that ended the run, once its state and result.json are written.
     """
     with _join_ranks(make_config, world) as (config, ranks):
         if config.launch.scheduler and not world.is_launched:
@@ -106,17 +106,21 @@ def run_training(
                     f"callbacks cannot run in the {session.plan.ranks} processes that this run starts",
                     "use parallel=single, or call train in each rank under torchrun",
                 )
-            from dnntrain.display.factory import make_display
-            from dnntrain.run.launcher import launch_run
-            from dnntrain.run.start import find_start
+            return _launch_ranks(session, directory, display, overrides)
 
-            # Fails here with the exit code of the reason, before the saved configuration is
-            # overwritten.
-            start = find_start(session, directory.path, lambda text: None)
-            session = session.without_hooks()
-            if start.finished_result is not None:
-                return _complete_outputs(session, directory, start.finished_result, make_display(display))
-            return launch_run(session, directory, display, overrides)
+
+def _launch_ranks(session: Session, directory: RunDirectory, display: str, overrides: Sequence[str]) -> RunResult:
+    """Start the ranks of the plan, unless the run is finished."""
+    from dnntrain.display.factory import make_display
+    from dnntrain.run.launcher import launch_run
+    from dnntrain.run.start import find_start
+
+    # Fails here with the exit code of the reason, before the saved configuration is overwritten.
+    start = find_start(session, directory.path, lambda text: None)
+    session = session.without_hooks()
+    if start.finished_result is not None:
+        return _complete_outputs(session, directory, start.finished_result, make_display(display))
+    return launch_run(session, directory, display, overrides)
 
 
 def _cross_validate(
