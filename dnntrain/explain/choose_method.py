@@ -20,6 +20,11 @@ def choose_method(name: str, model: nn.Module, inputs: Tensor, has_gradients: bo
     least 4x4 places. Raises ConfigError, which names the nearest method that works, if the network
     does not support the method.
     """
+    if name == "gradient":
+        raise ConfigError(
+            "--method gradient attributes an answer to tokens; the model reads images",
+            "use --method integrated_gradients",
+        )
     height, width = inputs.shape[2:]
     occlusion = make_occlusion(height, width)
     if name == "occlusion" or (name == "auto" and not has_gradients):

@@ -13,6 +13,8 @@ from torch import Tensor
 from dnntrain.explain.option_values import EXAMPLE_SETS
 from dnntrain.explain.subject import SplitOutputs, Subject, read_inputs
 from dnntrain.inference.pictures import preprocess_pictures
+from dnntrain.input.document_source import encode_rows
+from dnntrain.input.text_files import read_text_file
 from dnntrain.protocols import TargetKind
 from dnntrain.utils.rng import Key
 
@@ -94,7 +96,24 @@ def choose_examples(
     rows = np.array([example.row for example in examples], dtype=np.int64)
     parts = [read_inputs(subject, outputs.split, outputs.index[rows]).inputs.cpu()] if len(rows) else []
     if files:
-        parts.append(preprocess_pictures(subject.loaded, files))
+        parts.append(_read_texts(subject, files) if subject.is_text else preprocess_pictures(subject.loaded, files))
         examples += [Example(str(file), "files", None, None) for file in files]
     shape = subject.loaded.spec.inputs.shape
-    return examples, (torch.cat(parts) if parts else torch.empty(0, *shape)).to(subject.loaded.device)
+    empty = torch.empty(0, *shape, dtype=torch.long if subject.is_text else torch.float32)
+    return examples, (torch.cat(parts) if parts else empty).to(subject.loaded.device)
+
+
+def _read_texts(subject: Subject, files: Sequence[Path]) -> Tensor:
+    """Return the tokens int64 [n, length] of files, as `dnntrain predict` reads them.
+
+    Of a longer text, a class has the first tokens, and a next token the last ones.
+    """
+    inputs = subject.loaded.spec.inputs
+    assert inputs.vocabulary is not None
+    length, rows = inputs.shape[0], []
+    for file in files:
+        text = read_text_file(file)
+        longest = len(text) + 2 if subject.predicts_tokens else length
+        row = encode_rows([text], max(length, longest), inputs.vocabulary, str(file))[:, -length:]
+        rows.append(torch.from_numpy(row.astype(np.int64)))
+    return torch.cat(rows)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.explain import blame, embedding, similarity
 from dnntrain.explain.choose_method import choose_method
+from dnntrain.explain.choose_token_method import choose_token_method
 from dnntrain.explain.comparison import check_same_form
 from dnntrain.explain.examples import get_default_sets
 from dnntrain.explain.explanation import Explanation
@@ -64,6 +65,8 @@ def _prepare(
         )
     if subject.is_table and (options.files or options.sets):
         raise ConfigError("--examples chooses images with maps; the model reads tables", "leave --examples out")
+    if subject.is_text:
+        _check_text_options(options)
     other = None
     if options.against is not None:
         other = Subject(load_model(options.against, (), trust))
@@ -72,10 +75,14 @@ def _prepare(
     splits = load_data_splits(subject.loaded)
     if options.split == "all":
         raise ConfigError("--split all: explain needs examples of one split", "use --split train, val or test")
-    split = limit_split(splits[options.split], key)
+    split = limit_split(splits[options.split], key, subject.max_examples)
     if not len(split):
         raise DataError(f"the {options.split} split is empty", "choose another --split, or set data.val_fraction")
-    method = _choose_method(subject, split, options, other)
+    if subject.is_text:
+        counted = splits["train"] if len(splits["train"]) else split
+        method: MapMethod | None = choose_token_method(options.method, subject, counted, key)
+    else:
+        method = _choose_method(subject, split, options, other)
     name = "" if options.against is None else _get_name(options.against)
     other_method = _choose_other_method(method, other, split) if method is not None else make_occlusion(1, 1)
     explanation = Explanation(path, _get_name(path), subject, split.name, _list_facts(subject))
@@ -89,6 +96,16 @@ def _prepare(
         *(options, overrides, trust, say, splits, split, key),
         *(method, activation_bytes, other, name, other_method, explanation),
     )
+
+
+def _check_text_options(options: ExplainOptions) -> None:
+    """Raise ConfigError for options that do not support texts."""
+    if options.layer is not None:
+        raise ConfigError("--layer chooses the activations of an image; the model reads texts", "leave --layer out")
+    if options.against is not None:
+        raise ConfigError(
+            "--against does not support texts yet", "explain both models, or compare them: dnntrain eval RUN RUN"
+        )
 
 
 def _choose_method(
@@ -131,7 +148,7 @@ def _estimate(work: Work) -> tuple[float, float]:
     calls = len(work.split) + len(work.splits["val"])
     if work.method is not None:
         calls += images * (count_calls(work.method, subject.has_gradients) + work.method.calls)
-    if subject.has_gradients:
+    if subject.has_gradients and not subject.is_text:
         layers = len(list_weight_layers(subject.model))
         calls += (layers + 2) * blame.EXAMPLES + 4 * similarity.EXAMPLES + embedding.POINTS + embedding.TRAINING
     weights = sum(parameter.numel() * 4 for parameter in subject.model.parameters())

@@ -15,7 +15,8 @@ from dnntrain.explain.layers import LayerFacts, find_layer_faults
 from dnntrain.explain.maps import CheckedMaps
 from dnntrain.explain.permutation import Importance
 from dnntrain.explain.pointing import PointingGame
-from dnntrain.explain.subject import SplitOutputs, Subject
+from dnntrain.explain.subject import SplitOutputs, Subject, show_piece
+from dnntrain.explain.token_gradients import TokenGradients
 from dnntrain.inference.evaluate_run import DataSplit
 from dnntrain.protocols import TargetKind
 from dnntrain.report.format import format_percent, format_short
@@ -94,16 +95,28 @@ class Explanation:
                     "trusted": not faults,
                     "faults": faults,
                     **self.maps.shown.measured.describe_row(row),
+                    **({"tokens": self.list_tokens(row)} if self.subject.is_text else {}),
                 }
             )
         return rows
+
+    def list_tokens(self, row: int) -> list[tuple[str, float]]:
+        """Return the tokens that the answer for a shown text sees, with the share of each."""
+        vocabulary = self.subject.loaded.spec.inputs.vocabulary
+        assert self.maps is not None
+        assert vocabulary is not None
+        assert isinstance(self.maps.method, TokenGradients)
+        shown, pieces = self.maps.shown, vocabulary.list_pieces()
+        visible = self.maps.method.find_visible(shown.inputs[row : row + 1])[0]
+        tokens, shares = shown.inputs[row][visible].tolist(), shown.maps[row, 0][visible].tolist()
+        return [(show_piece(pieces[token]), round(share, 6)) for token, share in zip(tokens, shares, strict=True)]
 
     def describe_answer(self, row: int) -> dict[str, Any]:
         """Return the label and the answer for a shown example, as plain values."""
         assert self.maps is not None
         shown, spec, target = self.maps.shown, self.subject.loaded.spec, self.maps.examples[row].target
         place = int(shown.aim.outputs[row])
-        names = spec.output.names
+        names = self.subject.names
         answer: dict[str, Any] = {"explained": names[place]}
         probabilities = self.subject.compute_probabilities(shown.outputs[row : row + 1].cpu())
         if probabilities is not None:
@@ -113,7 +126,7 @@ class Explanation:
             answer["value"] = float(shown.outputs[row, place]) * scale.std[place] + scale.mean[place]
         if target is None:
             return answer
-        if spec.targets.kind is TargetKind.CLASS:
+        if self.subject.target_kind is TargetKind.CLASS:
             answer["label"] = names[int(target)]
         elif spec.targets.kind is TargetKind.LABELS:
             answer["label"] = [names[number] for number in (target > 0.5).nonzero()[:, 0].tolist()]

@@ -31,13 +31,19 @@ Answer = Callable[[Tensor, Tensor], Tensor]
 class CurveSet:
     """The curves [n, steps + 1] of each order, from no pixel to all.
 
-    insertion, deletion  orders: "map", "center", "random" (mean over the random maps)
+    insertion, deletion  orders: "map", "random" (mean over the random maps), and one that needs no
+                         model: "center" of images, "end" of texts
     random_areas         for insertion and deletion: areas [n, random maps]
     """
 
     insertion: dict[str, Tensor]
     deletion: dict[str, Tensor]
     random_areas: dict[str, Tensor]
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """The orders that the map is compared with."""
+        return tuple(sorted((order for order in self.insertion if order != "map"), reverse=True))
 
     def compute_areas(self, kind: str, order: str) -> Tensor:
         """Return the areas [n] under the curves: the mean of the steps, the ends with half their weight."""

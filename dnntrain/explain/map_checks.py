@@ -54,7 +54,7 @@ class MapMeasurements:
         values: dict[str, Any] = {
             f"{kind}_{order}": float(self.curves.compute_areas(kind, order)[row])
             for kind in ("insertion", "deletion")
-            for order in ("map", "random", "center")
+            for order in ("map", *self.curves.orders)
         }
         values["stability"] = float(self.stability[row])
         if self.randomization is not None:
@@ -63,7 +63,14 @@ class MapMeasurements:
         return values
 
 
-NOISE_TEXT = "noise of 2 % of the range"
+NOISE_TEXT = "noise of 2 %"
+
+#: The orders that a map must beat.
+_ORDERS = {
+    "random": "random maps",
+    "center": "the distance from the center",
+    "end": "the distance from the end",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ def judge_method(measured: MapMeasurements) -> list[Check]:
     checks = []
     for kind, sign in (("insertion", 1), ("deletion", -1)):
         mine = measured.curves.compute_areas(kind, "map")
-        for order, noun in (("random", "random maps"), ("center", "the distance from the center")):
+        for order in measured.curves.orders:
+            noun = _ORDERS[order]
             other = measured.curves.compute_areas(kind, order)
             gain = compute_interval(sign * (mine - other))
             side = "above" if sign > 0 else "below"

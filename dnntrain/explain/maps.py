@@ -11,16 +11,18 @@ from torch import Tensor
 from dnntrain.explain.examples import Example
 from dnntrain.explain.insertion import RANDOM_MAPS, STEPS, CurveSet, measure_curves
 from dnntrain.explain.map_checks import DECISIVE, Check, MapMeasurements, find_method_faults, judge_method, select_rows
-from dnntrain.explain.method import Aim, MapMethod
+from dnntrain.explain.method import Aim, MapMethod, select_answers
 from dnntrain.explain.randomization import STAGES, measure_randomization
 from dnntrain.explain.stability import DRAWS, measure_stability
 from dnntrain.explain.subject import Subject
+from dnntrain.explain.token_checks import measure_tokens
+from dnntrain.explain.token_gradients import TokenGradients
 from dnntrain.utils.rng import Key
 
 #: Random examples on which the method is judged.
 CHECK_EXAMPLES = 24
 
-#: Images of which maps are made at once.
+#: Examples of which maps are made at once.
 _BATCH = 16
 
 
@@ -28,9 +30,9 @@ _BATCH = 16
 class MapSet:
     """The maps of examples and their measurements, in one order.
 
-    inputs    [n, channels, height, width]
+    inputs    [n, channels, height, width]; tokens [n, length] of texts
     outputs   [n, k], of the model
-    maps      [n, height, width]
+    maps      [n, height, width]; [n, 1, length] of texts
     """
 
     inputs: Tensor
@@ -57,6 +59,11 @@ class CheckedMaps:
     sample: MapSet
     checks: list[Check]
     faults: list[str]
+
+    @property
+    def unit(self) -> str:
+        """The places of a map."""
+        return "tokens" if isinstance(self.method, TokenGradients) else "pixels"
 
     def find_faults(self, row: int) -> list[str]:
         """Return why the map of a shown example is not to be trusted."""
@@ -102,9 +109,19 @@ def make_maps(subject: Subject, method: MapMethod, inputs: Tensor, key: Key) -> 
 
 
 def _make_part(subject: Subject, method: MapMethod, inputs: Tensor, key: Key, first: int) -> MapSet:
-    outputs = subject.loaded.compute_outputs(inputs).float()
+    outputs = select_answers(subject.loaded.compute_outputs(inputs)).float()
     aim = subject.choose_aim(outputs, inputs)
     maps = method.compute_maps(subject.model, inputs, aim)
+    if isinstance(method, TokenGradients):
+        measured = measure_tokens(subject, method, inputs, maps, aim, key, first)
+    else:
+        measured = _measure_images(subject, method, inputs, maps, aim, key, first)
+    return MapSet(inputs, outputs, aim, maps, measured)
+
+
+def _measure_images(
+    subject: Subject, method: MapMethod, inputs: Tensor, maps: Tensor, aim: Aim, key: Key, first: int
+) -> MapMeasurements:
     answer = subject.make_answer(aim, inputs)
     randomization = (
         measure_randomization(method, subject.model, inputs, maps, aim, key.with_stream("explain.weights"))
@@ -113,12 +130,11 @@ def _make_part(subject: Subject, method: MapMethod, inputs: Tensor, key: Key, fi
     )
     spec = subject.loaded.spec.inputs
     noise_key = key.with_stream("explain.noise")
-    measured = MapMeasurements(
+    return MapMeasurements(
         measure_curves(answer, inputs, maps, method.grid, key.with_stream("explain.random"), first),
         measure_stability(method, subject.model, inputs, maps, aim, spec, noise_key, first),
         randomization,
     )
-    return MapSet(inputs, outputs, aim, maps, measured)
 
 
 def judge_maps(

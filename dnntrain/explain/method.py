@@ -59,6 +59,11 @@ class MapMethod(Protocol):
         ...
 
 
+def select_answers(outputs: Tensor) -> Tensor:
+    """Return the outputs [n, k]; of outputs for each token [n, length, k] those of the last one."""
+    return outputs[:, -1] if outputs.ndim == 3 else outputs
+
+
 @contextmanager
 def require_gradients(inputs: Tensor) -> Iterator[Tensor]:
     """Yield a copy of `inputs` from which gradients flow."""

@@ -17,6 +17,7 @@ from dnntrain.explain.render_comparison import (
 from dnntrain.explain.render_labels import render_labels, render_neighbors
 from dnntrain.explain.render_layers import render_layers
 from dnntrain.explain.render_maps import render_checks, render_maps
+from dnntrain.explain.render_tokens import render_texts
 from dnntrain.report.html import escape_text, isolate_text
 from dnntrain.report.page import render_page
 from dnntrain.utils.explain_error import explain_lack_of_resources
@@ -51,7 +52,8 @@ def _render(explanation: Explanation, shown: int) -> bytes:
     maps, calibration = explanation.maps, explanation.calibration
     parts = [_render_heading(explanation), _render_cards(explanation)]
     if maps is not None:
-        parts += [render_maps(explanation, maps, shown), render_checks(maps)]
+        render = render_texts if explanation.subject.is_text else render_maps
+        parts += [render(explanation, maps, shown), render_checks(maps)]
     if explanation.pointing is not None:
         parts.append(render_pointing(explanation.pointing))
     if explanation.comparison is not None:
@@ -72,7 +74,9 @@ def _render_heading(explanation: Explanation) -> str:
         f'<p class="reason bad">The maps are not to be trusted: {escape_text(text, 600)}</p>' for text in faults
     )
     if faults:
-        reason += '<p class="reason">Another --method may pass: occlusion, integrated_gradients or layercam.</p>'
+        is_text = explanation.subject.is_text
+        others = "gradient or integrated_gradients" if is_text else "occlusion, integrated_gradients or layercam"
+        reason += f'<p class="reason">Another --method may pass: {others}.</p>'
     notes = "".join(f'<p class="reason">{escape_text(note, 600)}</p>' for note in explanation.notes)
     about = " · ".join(isolate_text(fact, 120) for fact in explanation.facts)
     return (

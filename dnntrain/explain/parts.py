@@ -31,14 +31,19 @@ _MIN_FITTING = 50
 def list_parts(work: Work) -> list[tuple[str, Callable[[Work], None]]]:
     """Return the title and the function of each part that the model has."""
     subject = work.subject
-    is_class, has_weights = subject.target_kind is TargetKind.CLASS, subject.has_gradients
+    is_class, is_text = subject.target_kind is TargetKind.CLASS, subject.is_text
+    has_weights = subject.has_gradients and not is_text
     parts = [
         (work.method is not None, "maps and their checks", _add_maps),
         (work.method is not None and (work.other is not None or has_weights), "maps of the other model", _add_others),
-        (subject.target_kind is TargetKind.LABELS and not subject.is_table, "pointing game", _add_pointing),
+        (
+            subject.target_kind is TargetKind.LABELS and not subject.is_table and not is_text,
+            "pointing game",
+            _add_pointing,
+        ),
         (subject.is_table, "importance of the columns", _add_importance),
         (is_class, "calibration", _add_calibration),
-        (is_class, "labels", _add_labels),
+        (is_class and not subject.predicts_tokens, "labels", _add_labels),
         (has_weights, "layers", _add_layers),
         (work.other is not None, "comparison", _add_comparison),
         (has_weights, "embedding", _add_embedding),
@@ -108,7 +113,7 @@ def _add_importance(work: Work) -> None:
 def _add_calibration(work: Work) -> None:
     outputs, pair = work.explanation.outputs, None
     assert outputs.probabilities is not None
-    fitting = limit_split(work.splits["val"], work.key)
+    fitting = limit_split(work.splits["val"], work.key, work.subject.max_examples)
     if len(fitting) >= _MIN_FITTING:
         values = compute_split_outputs(work.subject, fitting)
         pair = (values.outputs, values.targets)

@@ -8,6 +8,7 @@ maps is measured, which should rise (Hedström et al., "Sanity checks revisited"
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,16 +47,22 @@ def measure_randomization(
 ) -> Randomization:
     """Return how the maps change while the layers of a copy of `model` are randomized, from the last one on."""
     network = copy.deepcopy(model).eval()
-    layers = [name for name, module in network.named_modules() if any(True for _ in module.parameters(False))]
     correlations, entropies, first_layers = [], [compute_entropy(maps)], []
-    for part in np.array_split(np.arange(len(layers))[::-1], min(STAGES, len(layers))):
-        for number in part.tolist():
-            shuffle_layer(network.get_submodule(layers[number]), layers[number], key)
+    for layer in randomize_in_stages(network, key):
         random_maps = torch.nan_to_num(method.compute_maps(network, inputs, aim))
         correlations.append(correlate_ranks(maps, random_maps))
         entropies.append(compute_entropy(random_maps))
-        first_layers.append(layers[int(part[-1])])
+        first_layers.append(layer)
     return Randomization(tuple(first_layers), torch.stack(correlations).cpu(), torch.stack(entropies).cpu())
+
+
+def randomize_in_stages(network: nn.Module, key: Key) -> Iterator[str]:
+    """Shuffle the weights from the last layer to the first; yield the first layer that is random after each stage."""
+    layers = [name for name, module in network.named_modules() if any(True for _ in module.parameters(False))]
+    for part in np.array_split(np.arange(len(layers))[::-1], min(STAGES, len(layers))):
+        for number in part.tolist():
+            shuffle_layer(network.get_submodule(layers[number]), layers[number], key)
+        yield layers[int(part[-1])]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.label_errors import LabelErrors
 from dnntrain.explain.pictures import draw_picture, restore_pixels
 from dnntrain.explain.subject import read_inputs
+from dnntrain.protocols import InputKind
 from dnntrain.report.format import format_percent
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
 from dnntrain.utils.units import pluralize
@@ -28,7 +29,11 @@ def render_labels(explanation: Explanation) -> str:
         f"{pluralize(len(labels.candidates), 'label')} of {labels.examples} in doubt ({format_percent(share)}): another "
         f"class is above its own mean confidence. Judged by {labels.source}."
     )
-    body = _render_table(labels) if explanation.subject.is_table else _render_gallery(explanation, labels)
+    body = (
+        _render_table(labels)
+        if explanation.subject.loaded.spec.inputs.kind is not InputKind.IMAGES
+        else _render_gallery(explanation, labels)
+    )
     return render_section("Labels in doubt", f'<p class="note">{escape_text(text, 400)}</p>{body}')
 
 

@@ -14,7 +14,7 @@ from dnntrain.report.format import format_percent, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
 from dnntrain.report.svg_chart import Curve, draw_chart
 
-_TITLES = {
+TITLES = {
     "worst": "Most wrong",
     "uncertain": "Most unsure",
     "random": "Random examples",
@@ -26,7 +26,7 @@ def render_maps(explanation: Explanation, maps: CheckedMaps, shown: int) -> str:
     """Return a section for each set of examples, `shown` examples in all."""
     pixels = restore_pixels(maps.shown.inputs, explanation.subject.loaded.spec.inputs)
     sections = []
-    for group, title in _TITLES.items():
+    for group, title in TITLES.items():
         rows = [row for row, example in enumerate(maps.examples[:shown]) if example.group == group]
         figures = []
         for row in rows:
@@ -36,7 +36,7 @@ def render_maps(explanation: Explanation, maps: CheckedMaps, shown: int) -> str:
             figures.append(
                 f'<figure class="map{" doubtful" if faults else ""}">{images}'
                 f"{_render_other(explanation, row, pixels[row])}"
-                f"<figcaption>{_render_caption(explanation, row, faults)}</figcaption></figure>"
+                f"<figcaption>{render_caption(explanation, row, faults)}</figcaption></figure>"
             )
         note = f'<p class="note">{_describe(explanation, maps)}</p>'
         sections.append(render_section(title, note + f'<div class="maps">{"".join(figures)}</div>' if figures else ""))
@@ -66,7 +66,8 @@ def _render_other(explanation: Explanation, row: int, pixels: NDArray[np.uint8])
     return _render_image(heat, f"map {others.label}")
 
 
-def _render_caption(explanation: Explanation, row: int, faults: list[str]) -> str:
+def render_caption(explanation: Explanation, row: int, faults: list[str]) -> str:
+    """Return the answer for a shown example, its label and its name, and why its map is not to be trusted."""
     assert explanation.maps is not None
     answer = explanation.describe_answer(row)
     label = answer.get("label")
@@ -101,8 +102,8 @@ def render_checks(maps: CheckedMaps) -> str:
     ]
     caption = (
         f"{maps.method.name} on {len(maps.sample.maps)} random examples, with 95 % intervals. Insertion adds the "
-        "pixels to an empty image in the order of the map, deletion removes them: the share of the answer, averaged "
-        "over all steps."
+        f"{maps.unit} to an empty input in the order of the map, deletion removes them: the share of the answer, "
+        "averaged over all steps."
     )
     table = render_table(("check", "map", "other", "verdict", "rule"), rows, caption)
     return render_section("Are the maps right?", f'<div class="panel">{table}</div>{_render_charts(maps)}', "checks")
@@ -120,12 +121,12 @@ def _render_charts(maps: CheckedMaps) -> str:
     charts = []
     for kind in ("insertion", "deletion"):
         curves = []
-        for tone, (order, label) in enumerate((("map", maps.method.name), ("random", "random"), ("center", "center"))):
+        for tone, order in enumerate(("map", *maps.sample.measured.curves.orders)):
             values = vars(maps.sample.measured.curves)[kind][order].mean(0).tolist()
             points = tuple((100 * step / (len(values) - 1), value) for step, value in enumerate(values))
-            curves.append(Curve(label, (points,), tone))
+            curves.append(Curve(maps.method.name if order == "map" else order, (points,), tone))
         title = f"{kind.capitalize()}: share of the answer"
-        charts.append(draw_chart(title, curves, x_name="pixels, %", from_zero=True))
+        charts.append(draw_chart(title, curves, x_name=f"{maps.unit}, %", from_zero=True))
     randomization = maps.sample.measured.randomization
     if randomization is not None:
         values = [1.0, *randomization.correlations.mean(1).tolist()]

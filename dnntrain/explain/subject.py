@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,16 @@ from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
 from dnntrain.explain.insertion import Answer
-from dnntrain.explain.method import Aim
+from dnntrain.explain.method import Aim, select_answers
 from dnntrain.export.formats import get_format
 from dnntrain.inference.evaluate_run import DataSplit
 from dnntrain.inference.load import LoadedModel
 from dnntrain.protocols import Batch, InputKind, TargetKind
 from dnntrain.utils.rng import Index, Key
 
-#: Examples of a split that are looked at, chosen by a key.
+#: Examples of a split that are looked at, chosen by a key, and the most numbers of their outputs.
 MAX_EXAMPLES = 5000
+_MAX_OUTPUTS = 2**26
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,31 @@ class Subject:
 
     @property
     def target_kind(self) -> TargetKind:
-        return self.loaded.spec.targets.kind
+        """The kind of the answer: the token after a text is a class."""
+        kind = self.loaded.spec.targets.kind
+        return TargetKind.CLASS if kind is TargetKind.TOKENS else kind
+
+    @property
+    def is_text(self) -> bool:
+        return self.loaded.spec.inputs.kind is InputKind.TOKENS
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the answer is the token after the text."""
+        return self.loaded.spec.targets.kind is TargetKind.TOKENS
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of each output."""
+        vocabulary = self.loaded.spec.inputs.vocabulary
+        if not self.predicts_tokens or vocabulary is None:
+            return self.loaded.spec.output.names
+        return [f'"{show_piece(piece)}"'.replace("\n", "↵") for piece in vocabulary.list_pieces()]
+
+    @property
+    def max_examples(self) -> int:
+        """The examples of a split that are looked at: fewer if the outputs are many."""
+        return max(100, min(MAX_EXAMPLES, _MAX_OUTPUTS // self.loaded.spec.output.size))
 
     @property
     def is_table(self) -> bool:
@@ -47,9 +73,17 @@ class Subject:
     def check_support(self) -> None:
         """Raise ConfigError if the outputs or the inputs are of a kind that is not supported yet."""
         spec = self.loaded.spec
+        if self.is_text and self.target_kind is not TargetKind.NUMBERS:
+            if not self.has_gradients:
+                raise ConfigError(
+                    f"explain needs gradients for a text, and the export {self.loaded.format} gives outputs only",
+                    "explain the run, or an export of weights: dnntrain export RUN --format safetensors",
+                )
+            return
         if len(spec.output.shape) != 1 or spec.inputs.kind not in (InputKind.IMAGES, InputKind.TABLE):
             raise ConfigError(
                 "explain does not support this task: it needs one class, labels or numbers for an image or a row, "
+                "or the next token or the class of a text, "
                 f"and the model gives an output of {'×'.join(map(str, spec.output.shape))} for "
                 f"{spec.inputs.kind.value}",
                 "evaluate it with: dnntrain eval RUN",
@@ -57,6 +91,8 @@ class Subject:
 
     def compute_probabilities(self, outputs: Tensor) -> Tensor | None:
         """Return probabilities of classes or labels [n, k]; None for numbers."""
+        if self.predicts_tokens:
+            return outputs.float().softmax(1)
         return self.loaded.config.task.compute_probabilities(outputs)
 
     def choose_aim(self, outputs: Tensor, inputs: Tensor) -> Aim:
@@ -121,6 +157,16 @@ class SplitOutputs:
         return self.split.index
 
 
+def show_piece(piece: bytes) -> str:
+    """Return a token as text: a part of a letter as its byte, and a token that begins a text as ⟨start⟩."""
+    if not piece:
+        return "⟨start⟩"
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return f"⟨{piece.hex(' ')}⟩"
+
+
 def limit_split(split: DataSplit, key: Key, limit: int = MAX_EXAMPLES) -> DataSplit:
     """Return at most `limit` examples of a split of one source, chosen by `key`, in order."""
     index = split.index
@@ -133,10 +179,14 @@ def compute_split_outputs(subject: Subject, split: DataSplit) -> SplitOutputs:
     loaded, task = subject.loaded, subject.loaded.config.task
     outputs, targets, losses = [], [], []
     for batch in split.make_batches(loaded, loaded.config.eval.batch_size):
-        values = loaded.compute_batch_outputs(batch).float()
-        losses.append(task.compute_losses(values, batch).cpu())
+        values, labels = loaded.compute_batch_outputs(batch).float(), batch.targets
+        if subject.predicts_tokens:
+            values, labels = select_answers(values), labels[:, -1]
+            losses.append(nn.functional.cross_entropy(values, labels, reduction="none").cpu())
+        else:
+            losses.append(task.compute_losses(values, batch).cpu())
         outputs.append(values.cpu())
-        targets.append(batch.targets.cpu())
+        targets.append(labels.cpu())
     joined = torch.cat(outputs)
     probabilities, threshold = subject.compute_probabilities(joined), task.get_threshold(loaded.spec)
     return SplitOutputs(split, joined, probabilities, torch.cat(targets), torch.cat(losses).float(), threshold)

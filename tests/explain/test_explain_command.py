@@ -38,6 +38,14 @@ def test_a_wrong_line_is_refused(words: list[str], reason: str, short_run: Path,
     assert reason in capsys.readouterr().err
 
 
+def test_several_processes_are_refused(short_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert main(["explain", str(short_run)]) == 2
+    assert "start it without torchrun: dnntrain explain" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_is_explained_in_a_page_and_in_numbers(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
     page = tmp_path / "page.html"

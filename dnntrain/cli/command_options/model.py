@@ -120,7 +120,7 @@ MODEL_COMMANDS: dict[str, Command] = {
         options=(
             Option(
                 "examples",
-                "the examples with maps: worst, uncertain, random, or image files",
+                "the examples with maps: worst, uncertain, random, or files of images or texts",
                 tuple[Path, ...],
                 placeholder="SET|FILE…",
             ),

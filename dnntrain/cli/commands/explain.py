@@ -7,13 +7,20 @@ import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
+from dnntrain.errors import ConfigError
 from dnntrain.explain.option_values import split_example_words
 from dnntrain.inference.run_args import check_model
 from dnntrain.utils.suggest import format_path
+from dnntrain.utils.world import World
 
 
 def run(arguments: Arguments) -> int:
     """Write explain.html and explain.json beside the model, and print the path of the page, or the JSON."""
+    if World.from_environ().size > 1:
+        raise ConfigError(
+            "explain computes in one process, and torchrun started several that would write the same page",
+            f"start it without torchrun: dnntrain explain {arguments.positional[0]}",
+        )
     options, path = arguments.options, Path(arguments.positional[0]).expanduser()
     names, files = split_example_words(options["examples"] or ())
     check_model(path, arguments.overrides)
