@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError
 from dnntrain.explain.attention_rollout import find_rollout
-from dnntrain.explain.class_activation import ClassActivation, choose_layer, list_image_layers
+from dnntrain.explain.class_activation import (
+    ClassActivation,
+    FusedActivation,
+    choose_fused_layers,
+    choose_layer,
+    list_image_layers,
+)
 from dnntrain.explain.integrated_gradients import IntegratedGradients
 from dnntrain.explain.method import MapMethod
 from dnntrain.explain.occlusion import make_occlusion
@@ -53,6 +59,9 @@ def choose_method(name: str, model: nn.Module, inputs: Tensor, has_gradients: bo
         raise ConfigError(
             f"--method {name}: the network has no layer whose output has rows and columns", "use --method occlusion"
         )
+    if name == "fused_layercam":
+        layers = choose_fused_layers(grids, chosen)
+        return FusedActivation(layers, grids[layers[-1]])
     return ClassActivation(chosen, grids[chosen], "gradcam" if name == "gradcam" else "layercam")
 
 

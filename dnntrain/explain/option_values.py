@@ -10,7 +10,9 @@ from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import did_you_mean
 
 #: How maps are made; auto: the method that fits the network.
-MapName = Literal["auto", "layercam", "gradcam", "rollout", "integrated_gradients", "gradient", "occlusion"]
+MapName = Literal[
+    "auto", "layercam", "fused_layercam", "gradcam", "rollout", "integrated_gradients", "gradient", "occlusion"
+]
 
 #: Sets of examples that are chosen by their outputs.
 ExampleSet = Literal["worst", "uncertain", "random"]

@@ -11,7 +11,7 @@ from dnntrain.choices.model.vit_tiny import VisionTransformer
 from dnntrain.errors import ConfigError
 from dnntrain.explain.attention_rollout import AttentionRecorder, find_rollout, roll_out
 from dnntrain.explain.choose_method import choose_method
-from dnntrain.explain.class_activation import ClassActivation
+from dnntrain.explain.class_activation import ClassActivation, FusedActivation
 from dnntrain.explain.integrated_gradients import IntegratedGradients
 from dnntrain.explain.method import Aim, enlarge_maps
 from dnntrain.explain.occlusion import Occlusion, make_occlusion
@@ -75,6 +75,25 @@ def test_every_pixel_is_covered_by_a_window() -> None:
         method = make_occlusion(height, width)
         assert method.make_masks(torch.device("cpu")).any(0).all()
         assert method.calls == method.grid[0] * method.grid[1] + 1
+
+
+def test_fused_maps_are_the_geometric_mean_of_the_maps_of_layers_from_coarse_to_fine() -> None:
+    torch.manual_seed(5)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
+    )
+    images, aim = torch.randn(2, 1, 8, 8), aim_at(0, 2)
+    method = choose_method("fused_layercam", model, images[:1], True, None)
+    assert isinstance(method, FusedActivation)
+    assert method.layers == ("5", "1")
+    assert method.grid == (8, 8)
+    parts = [
+        ClassActivation(name, grid).compute_maps(model, images, aim) for name, grid in (("5", (4, 4)), ("1", (8, 8)))
+    ]
+    coarse, fine = (part / part.amax((1, 2), keepdim=True) for part in parts)
+    torch.testing.assert_close(method.compute_maps(model, images, aim), (coarse * fine).sqrt())
+    assert float(fine.amin()) < float(fine.amax())
 
 
 def test_grad_cam_before_a_mean_is_the_class_activation_map() -> None:
