@@ -61,7 +61,7 @@ class TokenGradients:
     def compute_shares(self, model: nn.Module, inputs: Tensor, aim: Aim, noise: Tensor) -> Tensor:
         """Return the shares if `noise`, in units of the embeddings' deviation, is added to the embeddings."""
         mean, offsets = self.embed(model, inputs)
-        offsets = offsets + noise.to(offsets) * offsets.square().mean().sqrt()
+        offsets = offsets + noise.to(offsets) * self._measure_deviation(model)
         total = torch.zeros_like(offsets, dtype=torch.float64)
         for node, weight in self._list_nodes():
             with require_gradients(mean + node * offsets) as embeddings:
@@ -75,10 +75,9 @@ class TokenGradients:
     @torch.no_grad()
     def embed(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean embedding [width], and the embeddings of tokens minus it, [n, length, width]."""
-        layer = model.get_submodule(self.layer)
-        tokens = torch.arange(len(self.frequencies), device=inputs.device)
-        mean = self.frequencies.to(inputs.device) @ layer(tokens).float()
-        return mean, layer(inputs).float() - mean
+        embeddings, frequencies = self._embed_vocabulary(model)
+        mean = frequencies @ embeddings
+        return mean, embeddings[inputs] - mean
 
     @torch.no_grad()
     def cover(self, model: nn.Module, inputs: Tensor, kept: Tensor) -> Tensor:
@@ -89,6 +88,18 @@ class TokenGradients:
     def find_visible(self, inputs: Tensor) -> Tensor:
         """Return which tokens the last one sees, bool [n, length]."""
         return find_visible(inputs, self.separator)
+
+    @torch.no_grad()
+    def _embed_vocabulary(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return the embeddings [vocabulary, width] of all tokens, and their frequencies."""
+        layer = model.get_submodule(self.layer)
+        frequencies = self.frequencies.to(next(layer.parameters()).device)
+        return layer(torch.arange(len(frequencies), device=frequencies.device)).float(), frequencies
+
+    def _measure_deviation(self, model: nn.Module) -> Tensor:
+        """Return the standard deviation of the embeddings of tokens as frequent as in texts."""
+        embeddings, frequencies = self._embed_vocabulary(model)
+        return (frequencies @ (embeddings - frequencies @ embeddings).square().mean(1)).sqrt()
 
     def _list_nodes(self) -> list[tuple[float, float]]:
         if self.name == "gradient":

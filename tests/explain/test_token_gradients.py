@@ -16,7 +16,13 @@ from dnntrain.explain.method import Aim
 from dnntrain.explain.render_tokens import render_tokens
 from dnntrain.explain.subject import show_piece
 from dnntrain.explain.token_checks import correlate_visible
-from dnntrain.explain.token_gradients import TokenGradients, count_tokens, find_token_embedding, find_visible
+from dnntrain.explain.token_gradients import (
+    TokenGradients,
+    count_tokens,
+    find_token_embedding,
+    find_visible,
+    replace_output,
+)
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from tests.support.short_runs import trained
@@ -65,13 +71,10 @@ def test_the_shares_add_up_to_the_change_from_a_text_of_mean_tokens(per_token: b
     assert shares[0, 0] == 0.0
     scores = []
     for kept in (torch.ones(2, 5, dtype=torch.bool), torch.zeros(2, 5, dtype=torch.bool)):
-        embeddings = method.cover(model, TOKENS, kept)
-        with torch.no_grad():
-            model.get_submodule("embed").register_forward_hook(lambda *_, value=embeddings: value)
+        with torch.no_grad(), replace_output(model, "embed", method.cover(model, TOKENS, kept)):
             outputs = model(TOKENS)
         scores.append(AIM.compute_scores(outputs[:, -1] if per_token else outputs))
-    with torch.no_grad():
-        assert float((scores[0] - scores[1]).abs().max()) > 1e-4
+    assert float((scores[0] - scores[1]).abs().max()) > 1e-4
     torch.testing.assert_close(shares.sum(1), scores[0] - scores[1], atol=1e-5, rtol=1e-3)
 
 

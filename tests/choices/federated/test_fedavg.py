@@ -14,6 +14,8 @@ from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
 from dnntrain.federated.server import MeanServer
 from dnntrain.planning.checks.early import check_new_run
+from dnntrain.report.load_run import read_run
+from dnntrain.report.page import render_run
 from dnntrain.utils.world import World
 from tests.support.short_runs import trained
 
@@ -89,6 +91,11 @@ def test_rows_with_one_value_of_a_column_stay_with_one_client(tmp_path: Path) ->
     assert len(report["sizes"]) == 3
     assert max(report["sizes"]) - min(report["sizes"]) < 15
     assert report["metric"] == "rmse"
+    assert report["worst_tenth"] > report["mean"] > 0
+    page = render_run(read_run(tmp_path / "run")).decode()
+    assert "rmse, mean of clients" in page
+    assert "mean of the worst tenth" in page
+    assert "standard deviation between clients" in page
     with pytest.raises(ConfigError, match=r"federated\.column=town needs a table with this column"):
         train(
             *line,
