@@ -7,7 +7,7 @@ For the embeddings E [length, width] of a text and the mean embedding m of token
                           text minus the score of a text of mean tokens
     gradient              (E - m) · gradient(E), the first order of the same difference
 
-A token is covered if the mean embedding stands in its place.
+A token is covered if it has the mean embedding.
 """
 
 from __future__ import annotations
