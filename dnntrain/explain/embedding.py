@@ -96,7 +96,7 @@ def project_features(features: Tensor) -> tuple[Tensor, tuple[float, float]]:
 def find_neighbors(features: Tensor, others: Tensor, count: int = NEIGHBORS, is_same: Tensor | None = None) -> Tensor:
     """Return the rows [n, count] of `others` [m, f] that are nearest to features [n, f] by cosine.
 
-    `is_same` bool [n, m] marks pairs of one example, which is no neighbor of itself.
+    `is_same` bool [n, m] marks pairs of one example, which is not a neighbor of itself.
     """
     left, right = (nn.functional.normalize(item.double(), dim=1) for item in (features, others))
     similarity = left @ right.T
