@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -23,8 +24,13 @@ from dnntrain.utils import messages
 
 
 def pytest_configure() -> None:
-    """Keep the compiled tests of this process too."""
+    """Keep the compiled tests of this process too; let the processes of tests be interrupted.
+
+    A shell starts a job in the background with Ctrl-C ignored, and so would all processes that it starts.
+    """
     sys.dont_write_bytecode = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
