@@ -38,9 +38,9 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-#: Parameter sets of a sampled test that the fast set runs, and of any test that `scripts/test --all` runs.
+#: Parameter sets of a sampled test that the fast set runs, and of any slow test that `scripts/test --all` runs.
 _FAST_SAMPLES = 3
-_ALL_SAMPLES = 3
+_ALL_SAMPLES = 2
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -364,9 +364,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert not processes_of(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_kills_of_a_rank_an_agent_and_the_parent_change_no_bit(seed: int, undisturbed: Path, tmp_path: Path) -> None:
     folder, chance = tmp_path / "killed", random.Random(seed)
     total = rows_of(undisturbed)

@@ -33,8 +33,13 @@ MODELS = (
 
 FORMATS = ("safetensors", "pt2", "onnx")
 
-#: Bases of presets that are among the others, and a library's smallest.
-MORE = ("resnet_cifar model.depth=8", "wide_resnet model.depth=10 model.width_factor=1", "timm model.name=test_resnet")
+#: Bases of presets that are among the others, a library's smallest, and one that takes a minute.
+MORE = (
+    "resnet18",
+    "resnet_cifar model.depth=8",
+    "wide_resnet model.depth=10 model.width_factor=1",
+    "timm model.name=test_resnet",
+)
 
 #: Models whose machine code is compiled with every run of the tests; that of others takes up to a minute each.
 QUICK = ("small_cnn",)

@@ -52,6 +52,7 @@ def test_a_run_over_two_nodes_completes(tmp_path: Path) -> None:
     assert "'status': 'done'" in output
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("namespaces")
 def test_with_the_link_cut_both_nodes_end_within_a_minute_and_a_second_start_goes_on(tmp_path: Path) -> None:
     output = two_nodes("cut", tmp_path)

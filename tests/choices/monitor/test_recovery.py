@@ -294,7 +294,7 @@ def carried_over(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return {"p": state["p"]["0"], "q": state["q"]["0"], **errors}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_examples_a_thousand_times_too_large_on_one_rank_are_survived_alike(faulty: Faulty) -> None:
     clean = faulty("clean", "monitor=[loss_spike]", *DDP)
     assert not events(clean)

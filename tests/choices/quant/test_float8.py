@@ -139,7 +139,7 @@ def test_the_program_holds_float8_weights_runs_in_float8_and_takes_any_number_of
         assert (found - expected(images.bfloat16()).float()).abs().max() < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("unasked")
 def test_a_run_is_exported_at_its_end_and_evaluated_from_the_export_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -295,7 +295,7 @@ def test_a_float_export_is_of_the_float_network(qat_run: Path, tmp_path: Path) -
     assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_with_averages_a_teacher_mixup_and_two_ranks_it_trains_resumes_and_exports(tmp_path: Path) -> None:
     trained(tmp_path / "teacher", *SMALL, "train.duration=2ep")
     line = (
