@@ -24,6 +24,10 @@ MODELS: dict[str, tuple[str, ...]] = {
         "data.tokenizer=bpe",
         "data.vocabulary_size=300",
     ),
+    "lengths": (
+        *("data.context=32", "sched=linear", "sched.start_factor=0.25", "sched.end_factor=1"),
+        "sched.applies_to=[lr,seq_len]",
+    ),
     "tied": ("model.tied_head=true", "model.mlp=swiglu", "model.softcap=5", "model.norm=layer", "data.tokenizer=char"),
 }
 
@@ -40,6 +44,7 @@ LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
 TRIED: dict[str, tuple[str, ...]] = {
     "adamw": ("ddp 3", "pp 2"),
     "muon": ("fsdp 2", "tp 2", "pp 2"),
+    "lengths": ("pp 2", "fsdp 2 × tp 2", "accumulation"),
     "isolated": ("ddp 3", "tp 2", "pp 2", "accumulation"),
     "tied": ("fsdp 2", "pp 2", "fsdp 2 × tp 2"),
 }

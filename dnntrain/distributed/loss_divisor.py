@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,18 +22,23 @@ def make_loss_divisor(
     """Return the divisor of the losses of `task`. `ranks` is the number of data-parallel ranks."""
     if task.counts_targets:
         return CountedDivisor(lambda batch: task.count_targets(batch, spec), device, ranks, collectives)
-    return FixedDivisor(lambda examples: task.loss_weight(examples, spec), device, ranks)
+    return FixedDivisor(lambda batch: task.loss_weight(batch.examples, _cut_spec(spec, batch.seq_len)), device, ranks)
+
+
+def _cut_spec(spec: ModelSpec, seq_len: int | None) -> ModelSpec:
+    """Return the specification of examples of `seq_len` tokens."""
+    return spec if seq_len is None else replace(spec, inputs=replace(spec.inputs, shape=(seq_len,)))
 
 
 class FixedDivisor:
-    """A divisor that follows from the number of examples on all ranks."""
+    """A divisor that follows from the number of examples on all ranks, and from their length."""
 
-    def __init__(self, weigh: Callable[[int], int], device: str, ranks: int = 1) -> None:
+    def __init__(self, weigh: Callable[[StepBatch], int], device: str, ranks: int = 1) -> None:
         self._weigh, self._device, self._ranks = weigh, device, ranks
         self._factors: dict[int, Tensor] = {}
 
     def __call__(self, batch: StepBatch) -> tuple[Tensor, int]:
-        divisor = self._weigh(batch.examples)
+        divisor = self._weigh(batch)
         factor = self._factors.get(divisor)
         if factor is None:
             factor = self._factors[divisor] = torch.tensor(self._ranks / divisor, device=self._device)

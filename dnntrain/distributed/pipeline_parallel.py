@@ -9,6 +9,7 @@ import copy
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,7 +115,8 @@ class PipelineExecutor:
     """The executor of pipelines: runs micro-batches through the stages of all ranks.
 
     All micro-batches have one shape. Smaller ones are padded with zeros, whose outputs do not enter the
-    loss; missing ones are padding only. Losses are sums, multiplied by the factor of `divisor` as in
+    loss; missing ones are padding only. Steps of another length of sequences get a schedule of their
+    own, because its messages have fixed shapes. Losses are sums, multiplied by the factor of `divisor` as in
     `SpmdExecutor`, and gradients are not divided by the number of micro-batches.
     """
 
@@ -150,7 +152,10 @@ class PipelineExecutor:
         self._evaluation_parts = mesh.degrees.pp
         self._evaluation_size = -(-evaluation_size // self._evaluation_parts)
         self._mark: PhaseMarker = nullcontext
-        self._train = _make_schedule(schedule, modules, indices, mesh, device, micro_batches, self._compute_loss)
+        self._make_train = partial(
+            _make_schedule, schedule, modules, indices, mesh, device, micro_batches, self._compute_loss
+        )
+        self._train, self._train_shape = self._make_train(), input_shape
         self._eval = _make_schedule(schedule, modules, indices, mesh, device, self._evaluation_parts, None)
 
     def compute_gradients(self, batch: StepBatch, replay: bool = False) -> StepLoss:
@@ -176,8 +181,11 @@ class PipelineExecutor:
         self._weight, divisor = self._divide(batch)
         self._losses = {}
         count = self._micro_batches
+        shape = self._input_shape if batch.seq_len is None else (batch.seq_len,)
+        if shape != self._train_shape:
+            self._train, self._train_shape = self._make_train(), shape
         arguments = [
-            (self._pad_inputs(self._get_micro_batch(micro_index), self._micro_batch_size),)
+            (self._pad_inputs(self._get_micro_batch(micro_index), self._micro_batch_size, shape),)
             for micro_index in range(count)
         ]
         micro_indices = [torch.tensor(micro_index) for micro_index in range(count)]
@@ -196,7 +204,7 @@ class PipelineExecutor:
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …] on ranks of the last stage, else zeros."""
         size, count = self._evaluation_size, self._evaluation_parts
-        inputs = self._pad_inputs(batch, size * count)
+        inputs = self._pad_inputs(batch, size * count, self._input_shape)
         chunks = [(chunk,) for chunk in torch.split(inputs, size)]
         stage_outputs = self._eval.eval(arg_mbs=chunks if self._is_first else None)
         if not self._is_last:
@@ -207,12 +215,12 @@ class PipelineExecutor:
     def _get_micro_batch(self, micro_index: int) -> Batch | None:
         return self._padded[micro_index] if micro_index < len(self._padded) else None
 
-    def _pad_inputs(self, batch: Batch | None, size: int) -> Tensor:
+    def _pad_inputs(self, batch: Batch | None, size: int, shape: tuple[int, ...]) -> Tensor:
         """Return the inputs of a batch, padded with zeros to `size` examples."""
         count = 0 if batch is None else len(batch)
         if batch is not None and count == size:
             return batch.inputs
-        inputs = torch.zeros(size, *self._input_shape, dtype=self._input_dtype, device=self._device)
+        inputs = torch.zeros(size, *shape, dtype=self._input_dtype, device=self._device)
         if batch is not None:
             inputs[:count] = batch.inputs
         return inputs

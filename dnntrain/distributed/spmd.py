@@ -46,7 +46,7 @@ class SpmdExecutor:
         self._autocast = autocast
         self._scaler = scaler
         self._counts = should_count
-        self._divide = divisor or FixedDivisor(int, device)
+        self._divide = divisor or FixedDivisor(lambda batch: batch.examples, device)
         self._empty = empty_batch
         self._forward = self._compute_loss if autocast is None else self._compute_autocast_loss
         self._propagate: Callable[[Tensor, Tensor], None] = _propagate_loss

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.inference.load import LoadedModel, load_model
 from dnntrain.input.tokenizer import encode_text
@@ -31,11 +33,15 @@ class GeneratedText:
 
 @dataclass(frozen=True)
 class Generation:
-    """The texts of a prompt, and the tokens per second of all of them together."""
+    """The texts of a prompt, and the tokens per second of all of them together, after a program is compiled."""
 
     prompt: str
     samples: tuple[GeneratedText, ...]
     tokens_per_s: float
+
+    def format_speed(self) -> str:
+        """Return the speed with at least two digits, as in 0.25 tokens/s."""
+        return f"{self.tokens_per_s:.{0 if self.tokens_per_s >= 10 else 2}f} tokens/s"
 
     def as_json(self) -> dict[str, Any]:
         """Return the output of `dnntrain generate --json`."""
@@ -73,6 +79,9 @@ def generate_text(
     tokens = encode_prompt(prompt, vocabulary, context)
     source = choose_source(loaded_model, uses_cache)
     collector = _Collector(vocabulary, samples, on_text)
+    if not isinstance(source, LanguageModule):
+        # Programs are compiled in their first call for this number of texts, which is not their speed.
+        source(torch.zeros(samples, context, dtype=torch.int64, device=loaded_model.device))
     start_s, steps = time.perf_counter(), 0
     for drawn in generate_tokens(
         source, tokens, count, sampling, context=context, samples=samples, device=loaded_model.device

@@ -25,6 +25,7 @@ from dnntrain.planning.checks.single_examples import find_single_example_refusal
 from dnntrain.planning.memory import estimate_memory
 from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, count_ranks, plan_parallelism
 from dnntrain.planning.plan import CURVE_POINTS, UNBALANCED_RATIO, DataFacts, ModelFacts, Plan
+from dnntrain.planning.seq_len import preview_seq_len
 from dnntrain.planning.width_multiple import choose_width_multiple
 from dnntrain.protocols import BuildContext, MetricInfo, NormFacts, PrecisionPolicy, Refusal, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import LEAVE_OUT_HINT, BatchSizeSchedule, EpochSchedule
@@ -288,8 +289,7 @@ def _preview_schedule(
     other_values = {
         f"{scheduled_value.target.value}{' ×' if scheduled_value.is_relative else ''}": scheduled_value.value
         for scheduled_value in scheduled_values
-        if isinstance(scheduled_value.target, ScheduledParam)
-        and scheduled_value.target not in (ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE)
+        if isinstance(scheduled_value.target, ScheduledParam) and not scheduled_value.target.is_in_every_run
     }
     points = min(CURVE_POINTS, total_steps or CURVE_POINTS)
     shares = [index / max(points - 1, 1) for index in range(points)]
@@ -306,6 +306,7 @@ def _preview_schedule(
         "lr": rates,
         **{name: tuple(value(step_info) for step_info in step_infos) for name, value in other_values.items()},
         **({"batch size": sizes} if is_batch_size_scheduled(config) else {}),
+        **preview_seq_len(scheduled_values, step_infos, context.spec),
     }
 
 

@@ -215,6 +215,7 @@ class ScheduledParam(Enum):
     DROP_RATE   the probability of every dropout layer of the model
     BATCH_SIZE  the examples of a step; the factor is evaluated once for each epoch, when the run is
                 planned
+    SEQ_LEN     the tokens of each example of a step, cut at its end
     """
 
     LEARNING_RATE = "lr"
@@ -222,6 +223,12 @@ class ScheduledParam(Enum):
     WEIGHT_DECAY = "weight_decay"
     DROP_RATE = "drop_rate"
     BATCH_SIZE = "batch_size"
+    SEQ_LEN = "seq_len"
+
+    @property
+    def is_in_every_run(self) -> bool:
+        """Whether the value is that of a step, not of modules or optimizers which a run may not have."""
+        return self in (ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE, ScheduledParam.SEQ_LEN)
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,13 @@ class StepBatch(NamedTuple):
     examples    number of examples of the step on all ranks
     num_passes  largest number of micro-batches of any rank. A rank with fewer runs empty ones, since
                 layers may communicate in each pass
+    seq_len     tokens of each example if the step has a length of its own, else None
     """
 
     micro_batches: Sequence[Batch]
     examples: int
     num_passes: int = 1
+    seq_len: int | None = None
 
 
 class DeferredLogits(NamedTuple):

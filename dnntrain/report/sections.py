@@ -22,7 +22,7 @@ from dnntrain.report.svg_chart import Curve, Mark, draw_chart, make_curve
 from dnntrain.utils.units import format_seconds
 
 #: Columns that are set, not measured: drawn without smoothing.
-_SETTINGS = ("lr", "batch_size", "momentum", "weight_decay", "drop_rate")
+_SETTINGS = ("lr", "batch_size", "seq_len", "momentum", "weight_decay", "drop_rate")
 _KNOWN_COLUMNS = {"loss", "examples_per_s", *_SETTINGS}
 _LEARNING_RATE = MetricInfo("lr")
 
@@ -115,7 +115,7 @@ def render_charts(run: RunData) -> str:
                 marks=marks,
                 from_zero=True,
             )
-            for name in ("momentum", "weight_decay", "drop_rate")
+            for name in ("momentum", "weight_decay", "drop_rate", "seq_len")
         ),
         draw_chart(
             "Batch size",

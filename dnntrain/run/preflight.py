@@ -24,11 +24,17 @@ from dnntrain.training.setup import build_unfilled_model
 def check_scheduled_values(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hooks) -> None:
     """Bind all schedules to a network without weights.
 
-    This is skipped if only learning rate or batch size are scheduled. Raises ConfigError if a
-    schedule has no value to set.
+    This is skipped if only the learning rate and the batches are scheduled. Raises ConfigError if a
+    schedule has no value to set, or if a loss does not follow the length of a step.
     """
     targets = {control.target for control in hooks.scheduled_values if isinstance(control.target, ScheduledParam)}
-    if not targets - {ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE}:
+    if ScheduledParam.SEQ_LEN in targets and hooks.loss_terms:
+        raise ConfigError(
+            f"sched.applies_to=seq_len does not support the loss {hooks.loss_terms[0].name!r}, which is made for whole "
+            "windows",
+            f"leave seq_len out of sched.applies_to, or the method of the loss {hooks.loss_terms[0].name!r} out",
+        )
+    if all(target.is_in_every_run for target in targets):
         return
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     named_values = [control for control in hooks.scheduled_values if isinstance(control.target, ScheduledParam)]

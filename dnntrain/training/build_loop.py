@@ -9,11 +9,12 @@ from dnntrain.distributed.collectives import reduce_any_flags, reduce_sum
 from dnntrain.input.pipeline import InputPipeline
 from dnntrain.training.build_step import build_rounds, build_step
 from dnntrain.training.cadence import Cadence, Event, make_event
-from dnntrain.training.loop import Loop
+from dnntrain.training.loop import Batches, Loop
 from dnntrain.training.metrics_writer import Metrics
 from dnntrain.training.progress import Progress
 from dnntrain.training.reshape import make_reshape_event
 from dnntrain.training.scheduled_values import bind_scheduled_values
+from dnntrain.training.seq_len import SequenceLength, ShortBatches
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.step_guards import GuardRunner
 from dnntrain.training.stop_signals import SignalWatch, StoppableBatches
@@ -45,12 +46,15 @@ def build_loop(
     evaluation: EvaluatorParts,
     progress: Progress,
     outputs: TrainerOutputs,
+    seq_len: SequenceLength | None,
 ) -> LoopParts:
     """Build the loop over bound hooks: its events, its guards, and the update between them."""
     hooks, plan, metrics = setup.hooks, setup.plan, evaluation.metrics
     signals = SignalWatch(progress, partial(reduce_any_flags, device=setup.device) if plan.ranks > 1 else None)
     guard_runner = _build_guard_runner(setup, place, model, executor, saving, metrics, progress)
-    batches = pipeline if plan.ranks > 1 else StoppableBatches(pipeline, progress)
+    batches: Batches = pipeline if plan.ranks > 1 else StoppableBatches(pipeline, progress)
+    if seq_len is not None:
+        batches = ShortBatches(batches, seq_len)
     build = build_step if hooks.federation is None else build_rounds
     step = build(setup, model, executor, pipeline, metrics, progress, guard_runner)
     loop = Loop(

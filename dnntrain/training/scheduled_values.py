@@ -30,9 +30,9 @@ def bind_scheduled_values(
 ) -> list[Callable[[StepInfo], None]]:
     """Return one setter for each scheduled target.
 
-    Factors of several learning-rate schedules are multiplied; the batch size is in the plan. Raises
-    ConfigError if a schedule has no value to set or multiply, unless the model is only a stage of
-    one.
+    Factors of several learning-rate schedules are multiplied. The batch size is in the plan, and the
+    sequence length is cut from the batches (`training/seq_len.py`). Raises ConfigError if a schedule
+    has no value to set or multiply, unless the model is only a stage of one.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     setters: list[Callable[[StepInfo], None]] = []
@@ -46,7 +46,7 @@ def bind_scheduled_values(
     for scheduled_value in scheduled_values:
         if not isinstance(scheduled_value.target, ScheduledParam):
             setters.append(partial(_set_scaled_value, [(scheduled_value.target(model), None)], scheduled_value.value))
-        elif scheduled_value.target not in (ScheduledParam.LEARNING_RATE, ScheduledParam.BATCH_SIZE):
+        elif not scheduled_value.target.is_in_every_run:
             setters.append(
                 partial(
                     _set_scaled_value,

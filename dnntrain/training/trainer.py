@@ -39,6 +39,7 @@ from dnntrain.training.progress import Progress
 from dnntrain.training.recovery import rollback_targets
 from dnntrain.training.saved_states import list_states
 from dnntrain.training.scheduled_values import get_learning_rate, make_scheduled_reader
+from dnntrain.training.seq_len import SequenceLength, add_seq_len, make_seq_len
 from dnntrain.training.setup import RunSetup
 from dnntrain.training.step_guards import GuardRunner
 from dnntrain.training.step_trace import WARMUP_STEPS, StepTrace, add_trace
@@ -93,6 +94,7 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
     """Build everything, and list the states in the order of restoring."""
     place = place_rank(setup)
     progress = Progress(setup.config.train.duration, setup.plan.timetable, setup.pause_step)
+    seq_len = make_seq_len(setup, progress)
     timer = Timer(progress)
     model = build_model(setup, place)
     executor = build_executor(setup, place, model)
@@ -100,13 +102,13 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
         setup.config, setup.plan, setup.data, setup.hooks, place.coords.data_world, setup.device
     )
     saving = build_checkpointer(setup, model, digests, timer, outputs)
-    evaluation = build_evaluator(setup, place, model, executor, saving, progress, timer, outputs)
+    evaluation = build_evaluator(setup, place, model, executor, saving, progress, timer, outputs, seq_len)
     with ExitStack() as on_error:
         on_error.callback(evaluation.metrics.close)
         training_batches = partial(iterate_training_batches, pipeline, empty=executor.empty_batch)
         bind_hooks(setup.hooks, TrainerHandles(model.model, model.optimizers, training_batches, place.collectives))
         saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
-        loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs)
+        loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs, seq_len)
         saving.states.update(loop.states)
         trainer = Trainer(
             loop.loop,
@@ -174,6 +176,7 @@ def build_evaluator(
     progress: Progress,
     timer: Timer,
     outputs: TrainerOutputs,
+    seq_len: SequenceLength | None,
 ) -> EvaluatorParts:
     """Build the metrics, and the evaluation of the validation split with the evaluation weights."""
     config, plan, data, hooks = setup.config, setup.plan, setup.data, setup.hooks
@@ -183,7 +186,9 @@ def build_evaluator(
         outputs.metrics,
         progress,
         learning_rate=lambda: get_learning_rate(model.optimizers),
-        read_scheduled=make_scheduled_reader(hooks.scheduled_values, model.optimizers, model.model),
+        read_scheduled=add_seq_len(
+            make_scheduled_reader(hooks.scheduled_values, model.optimizers, model.model), seq_len
+        ),
         reduce=reduce_sum,
         listeners=outputs.listeners,
         decisions=hooks.metric_callbacks,

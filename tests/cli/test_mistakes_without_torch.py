@@ -29,6 +29,7 @@ MISTAKES = {
     "precision=fp16 device=cpu": "precision=fp16 needs a GPU",
     "optim=muon precision=fp16 device=cpu": "optim=muon does not support the loss scale",
     "train.compile=on sched.applies_to=drop_rate": "does not support drop_rate",
+    "sched.applies_to=seq_len": "task=classification has one loss for each example",
     "eval.metric=f1": "the task does not have this metric; known: accuracy, loss",
     "monitor=[early_stopping] data.val_fraction=0": "needs the validation split",
     "augment=[mixup] data.mix_block_size=1": "must be at least 2",

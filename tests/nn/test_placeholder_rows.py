@@ -56,7 +56,8 @@ def test_an_idle_rank_has_zero_gradients_and_keeps_its_statistics() -> None:
     model = Flat()
     before = copy.deepcopy(dict(model.named_buffers()))
     empty = make_batch(torch.empty(0, 1, 2, 2))
-    executor = SpmdExecutor(model, sum_outputs, device="cpu", divisor=FixedDivisor(int, "cpu", 2), empty_batch=empty)
+    divisor = FixedDivisor(lambda batch: batch.examples, "cpu", 2)
+    executor = SpmdExecutor(model, sum_outputs, device="cpu", divisor=divisor, empty_batch=empty)
     loss = executor.compute_gradients(StepBatch([], 3, 1))
     assert float(loss.total) == 0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())

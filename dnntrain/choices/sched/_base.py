@@ -50,8 +50,8 @@ class Schedule(WarmupSchedule):
     cooldown_end_factor: Probability = 0.0  # factor at the end of the cooldown
     cooldown_shape: Literal["linear", "cos", "sqrt"] = "linear"  # shape of the cooldown; sqrt: 1 - sqrt(fraction)
     applies_to: (
-        Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"]
-        | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size"], ...]
+        Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size", "seq_len"]
+        | tuple[Literal["lr", "momentum", "weight_decay", "drop_rate", "batch_size", "seq_len"], ...]
     ) = "lr"  # value that the factor multiplies, or a list
 
     gamma = 1.0  # no option here: the factor of a fall, of schedules that fall by one

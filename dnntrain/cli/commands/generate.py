@@ -55,5 +55,5 @@ def run(arguments: Arguments) -> int:
         for number, sample in enumerate(generation.samples, 1):
             print(f"--- {number} ---\n{clean_text(options['prompt'] + sample.text)}")
     if not arguments.quiet:
-        print(f"{generation.tokens_per_s:.0f} tokens/s", file=sys.stderr)
+        print(generation.format_speed(), file=sys.stderr)
     return 0

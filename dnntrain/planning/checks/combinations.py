@@ -12,6 +12,7 @@ from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.example_blocks import find_block_refusals
 from dnntrain.planning.checks.federated import find_federated_refusals, find_joined_norm_refusals
+from dnntrain.planning.checks.seq_len import find_seq_len_refusals
 from dnntrain.protocols import (
     Claim,
     DataFeature,
@@ -48,6 +49,7 @@ def find_refusals(config: RunConfig, hardware: Hardware, ranks: int) -> list[Ref
         *find_fold_refusals(config),
         *find_federated_refusals(config),
         *find_joined_norm_refusals(config),
+        *find_seq_len_refusals(config),
         *_find_task_refusals(config),
         *find_double_claims(facts.claims),
         *_find_choice_refusals(config, facts),

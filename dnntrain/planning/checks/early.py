@@ -38,6 +38,7 @@ from dnntrain.planning.checks.parallelism import (
     find_memory_format_refusals,
 )
 from dnntrain.planning.checks.paths import find_path_errors
+from dnntrain.planning.checks.seq_len import find_seq_len_refusals
 from dnntrain.planning.parallelism import count_known_ranks, name_rank_count
 from dnntrain.protocols import Claim, DataFeature, InputKind, LayoutRequirement, OutputKind, Refusal, Role, TaskFeature
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
@@ -107,6 +108,7 @@ def find_early_refusals(
         *find_metric_refusals(config),
         *find_fold_refusals(config),
         *find_federated_refusals(config),
+        *find_seq_len_refusals(config),
         *find_prefix_refusals(config),
         *(
             refusal
