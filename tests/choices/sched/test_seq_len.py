@@ -60,7 +60,7 @@ def test_the_length_stands_in_the_plan_the_rows_and_the_report(tmp_path: Path) -
     words = [word for word in RUN if not word.startswith(("data.context", "train.duration", "log.report"))]
     words += [f"data.path={write_texts(tmp_path / 'texts')}", "data.context=32", "train.duration=8step"]
     words += ["sched=constant", "sched.warmup=50%", "sched.warmup_start_factor=0.25", "sched.applies_to=seq_len"]
-    lengths = [8, 16, 24, 24, 32, 32, 32, 32]
+    lengths = [8, 16, 16, 24, 32, 32, 32, 32]
     assert dnntrain.plan(*words).schedule["seq_len"] == tuple(lengths)
     dnntrain.train(*words, f"run_dir={tmp_path / 'run'}", display="quiet")
     assert [row["seq_len"] for row in rows(tmp_path / "run") if row["split"] == "train"] == lengths
