@@ -42,7 +42,7 @@ LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 #: The layouts of each model: together, every part meets every kind of layout.
 TRIED: dict[str, tuple[str, ...]] = {
-    "adamw": ("ddp 3", "pp 2"),
+    "adamw": ("ddp 3", "tp 2", "pp 2"),
     "muon": ("fsdp 2", "tp 2", "pp 2"),
     "lengths": ("pp 2", "fsdp 2 × tp 2", "accumulation"),
     "isolated": ("ddp 3", "tp 2", "pp 2", "accumulation"),

@@ -13,13 +13,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.func import functional_call
 
 from dnntrain.errors import ConfigError
+from dnntrain.nn.language_module import find_language_module
 from dnntrain.nn.partition import count_stacked_outputs, get_divisible_sizes, get_parallel_plan
+from dnntrain.protocols import VocabularyShard
 from dnntrain.utils._torch_private import make_strided_shard
 from dnntrain.utils.dtensor import local_shard
 
@@ -36,8 +39,11 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
                 f"parallel.tp={degree} does not divide {size}, the width of {name}",
                 f"use parallel.tp={math.gcd(degree, size)}",
             )
-    for name, style in (get_parallel_plan(model) or {}).items():
-        _parallelize_layer(model.get_submodule(name), style, mesh)
+    for name, style in (get_parallel_plan(model, degree) or {}).items():
+        layer = model.get_submodule(name)
+        _parallelize_layer(layer, style, mesh)
+        if style == "vocabulary" and (language_module := find_language_module(model)) is not None:
+            language_module.head_shard = _make_vocabulary_shard(layer, mesh)
 
 
 def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
@@ -57,7 +63,12 @@ def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
             persistent = name not in module._non_persistent_buffers_set
             dtensor = distribute_tensor(buffer, mesh, [outputs], src_data_rank=None)
             module.register_buffer(name, dtensor, persistent=persistent)
-    make_forward = {"columns": _make_column_forward, "rows": _make_row_forward, "features": _make_feature_forward}[kind]
+    make_forward = {
+        "columns": _make_column_forward,
+        "rows": _make_row_forward,
+        "features": _make_feature_forward,
+        "vocabulary": _make_vocabulary_forward,
+    }[kind]
     module.forward = make_forward(module, shell, mesh)
 
 
@@ -71,6 +82,35 @@ def _make_column_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) 
         return result
 
     return forward
+
+
+def _make_vocabulary_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+    compute = _make_column_forward(module, shell, mesh)
+
+    def forward(inputs: Tensor) -> Tensor:
+        shard = DTensor.from_local(compute(inputs), mesh, [Shard(inputs.ndim - 1)], run_check=False)
+        result: Tensor = shard.redistribute(placements=[Replicate()]).to_local(grad_placements=[Replicate()])
+        return result
+
+    return forward
+
+
+def _make_vocabulary_shard(layer: nn.Module, mesh: DeviceMesh) -> VocabularyShard:
+    """Return this rank's tokens of `layer`, which is divided by outputs over `mesh`."""
+    group = mesh.get_group()
+
+    def reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        result = tensor.detach().clone(memory_format=torch.contiguous_format)
+        if result.numel():  # ranks that share the vocabulary have the same examples
+            dist.all_reduce(result, operation, group)
+        return result
+
+    return VocabularyShard(
+        first=mesh.get_local_rank() * len(local_shard(layer.get_parameter("weight"))),
+        get_weight=lambda: _get_local_tensors(layer)["weight"],
+        sum=lambda tensor: reduce(tensor, dist.ReduceOp.SUM),
+        max=lambda tensor: reduce(tensor, dist.ReduceOp.MAX),
+    )
 
 
 def _make_row_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:

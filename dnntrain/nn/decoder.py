@@ -110,12 +110,13 @@ class Decoder(LanguageModule):
             logits: Tensor = self.head(self.read_out(features[:, -1]))
             return logits
         features = self.read_out(features)
-        if self.defers_logits and is_plain_linear(self.head):
+        shard = self.head_shard
+        if self.defers_logits and is_plain_linear(self.head, is_sharded=shard is not None):
             dtype = _get_product_dtype(features)
             # Not the parameter itself, on which a hook would stay from step to step.
-            weight = self.head.weight
+            weight = self.head.weight if shard is None else shard.get_weight()
             weight = (weight.clone() if self.copies_weight else weight.view_as(weight)).to(dtype)
-            return DeferredLogits(features.to(dtype), weight, self.shape.softcap)  # type: ignore[return-value]
+            return DeferredLogits(features.to(dtype), weight, self.shape.softcap, shard)  # type: ignore[return-value]
         return self.cap_logits(self.head(features))
 
     def read_out(self, features: Tensor) -> Tensor:
@@ -166,12 +167,17 @@ class Decoder(LanguageModule):
         return [(first, self.embed_tokens), *blocks, (("norm", "head"), self.finish)]
 
     def tensor_parallel_plan(self) -> dict[str, str]:
-        """Return how layers are sharded over tensor-parallel ranks."""
-        return {
+        """Return how layers are sharded over tensor-parallel ranks.
+
+        A tied head stays whole, since it is the embedding.
+        """
+        blocks = {
             f"blocks.{number}.{name}": style
             for number, block in self._list_blocks().items()
             for name, style in block.list_divisions().items()
         }
+        has_own_head = self.shape.per_token and not self.shape.tied_head and type(self.head) is nn.Linear
+        return {**blocks, "head": "vocabulary"} if has_own_head else blocks
 
     def get_rate_factors(self) -> dict[str, float]:
         """Return the factor on the rate of Adam of each hidden matrix: 1 / growth."""
@@ -204,10 +210,13 @@ class Decoder(LanguageModule):
             nn.init.normal_(self.embed.weight, std=0.02)
 
 
-def is_plain_linear(layer: nn.Module) -> bool:
-    """Return whether `layer` computes inputs @ weight.T and nothing else, seen or changed by nobody."""
-    has_hooks = bool(layer._forward_hooks or layer._forward_pre_hooks) or "forward" in vars(layer)
-    return type(layer) is nn.Linear and not has_hooks
+def is_plain_linear(layer: nn.Module, is_sharded: bool = False) -> bool:
+    """Return whether `layer` computes inputs @ weight.T and nothing else, seen or changed by nobody.
+
+    Tensor parallelism gives a sharded layer a forward pass of its own.
+    """
+    has_hooks = bool(layer._forward_hooks or layer._forward_pre_hooks)
+    return type(layer) is nn.Linear and not has_hooks and (is_sharded or "forward" not in vars(layer))
 
 
 def _get_product_dtype(features: Tensor) -> torch.dtype:

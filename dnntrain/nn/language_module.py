@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from dnntrain.protocols import VocabularyShard
+
 
 class LanguageModule(nn.Module):
     """Maps tokens int64 [n, length] to logits [n, length, vocabulary] of the token after each.
@@ -13,12 +15,14 @@ class LanguageModule(nn.Module):
     defers_logits  whether `forward` returns `DeferredLogits`, from which a loss computes a part of the
                    logits at a time
     copies_weight  whether they hold a copy of the last layer's weight, since FSDP warns of a view
+    head_shard     the part of the last layer that this rank has, if ranks share the vocabulary
     context        the most tokens that the network reads
     """
 
     context: int
     defers_logits: bool = False
     copies_weight: bool = False
+    head_shard: VocabularyShard | None = None
 
     def make_cache(self, count: int) -> Sequence[Tensor]:
         """Return the empty memory of `count` texts, for `extend`."""

@@ -10,6 +10,8 @@ division}.
 - `rows`: divided by inputs; its input is this rank's share, the partial products are summed over
   the ranks.
 - `features`: a normalization or other layer over the divided features, divided with them.
+- `vocabulary`: the last layer of a language model, divided by tokens if the degree divides their
+  number. The loss reads the shards, or the layer gathers the logits.
 
 A model that supports pipelines has `sections()`: its forward pass as consecutive sections. Each has
 the names of the modules and parameters that it owns, and its function Tensor → Tensor. For
@@ -51,13 +53,21 @@ def _split_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Modul
     return [*blocks, Section(("classifier",), lambda inputs: classifier(pool(inputs).flatten(1)))]
 
 
-def get_parallel_plan(model: nn.Module) -> Mapping[str, str] | None:
-    """Return the model's tensor-parallel plan, without layers inside removed blocks, or None."""
+def get_parallel_plan(model: nn.Module, degree: int = 1) -> Mapping[str, str] | None:
+    """Return the model's tensor-parallel plan for `degree` ranks, or None if it does not have one.
+
+    It omits layers inside removed blocks, and a vocabulary that `degree` does not divide.
+    """
     make_plan: Callable[[], Mapping[str, str]] | None = getattr(model, "tensor_parallel_plan", None)
     if make_plan is None:
         return None
     removed = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Identity))
-    return {name: division for name, division in make_plan().items() if not name.startswith(removed)}
+    return {
+        name: division
+        for name, division in make_plan().items()
+        if not name.startswith(removed)
+        and (division != "vocabulary" or len(model.get_parameter(f"{name}.weight")) % degree == 0)
+    }
 
 
 def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:

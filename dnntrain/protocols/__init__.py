@@ -89,6 +89,7 @@ from dnntrain.protocols.step import (
     StepExecutor,
     StepInfo,
     StepLoss,
+    VocabularyShard,
 )
 from dnntrain.protocols.step_guard import Action, Alarm, StepGuard, StepStats, StepTiming
 from dnntrain.protocols.task import (
@@ -199,6 +200,7 @@ __all__ = [
     "Tracker",
     "TrainerHandles",
     "Vocabulary",
+    "VocabularyShard",
     "WeightInit",
     "WidthMultiple",
     "find_metric",

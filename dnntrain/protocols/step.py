@@ -63,6 +63,21 @@ class StepBatch(NamedTuple):
     seq_len: int | None = None
 
 
+@dataclass(frozen=True)
+class VocabularyShard:
+    """This rank's tokens of a vocabulary that several ranks share.
+
+    first       number of its first token
+    get_weight  returns this rank's rows of the last layer's weight; gradients flow to the parameter
+    sum, max    return the sum or the maximum of a tensor over the ranks, without gradient
+    """
+
+    first: int
+    get_weight: Callable[[], Tensor]
+    sum: Callable[[Tensor], Tensor]
+    max: Callable[[Tensor], Tensor]
+
+
 class DeferredLogits(NamedTuple):
     """Logits of the next token that are not computed yet, because all of them take much memory.
 
@@ -71,11 +86,13 @@ class DeferredLogits(NamedTuple):
     features  [n, length, width]
     weight    [vocabulary, width], of the last layer
     cap       bound of the logits; 0: none
+    shard     the part of the vocabulary that `weight` has; None: all of it
     """
 
     features: Tensor
     weight: Tensor
     cap: float
+    shard: VocabularyShard | None = None
 
     def take(self, count: int) -> DeferredLogits:
         """Return the logits of the first `count` examples."""
@@ -86,7 +103,7 @@ class DeferredLogits(NamedTuple):
         return self._replace(features=self.features[rows])
 
     def compute(self) -> Tensor:
-        """Return the logits [n, length, vocabulary]."""
+        """Return the logits [n, length, vocabulary], of the tokens of `weight`."""
         logits = self.features @ self.weight.mT
         return self.cap * (logits / self.cap).tanh() if self.cap else logits
 

@@ -70,7 +70,8 @@ def get_layout(session: Session) -> ParallelConfig:
 
 def get_tensor_plan(session: Session, hooks: Hooks) -> dict[str, str]:
     """Return the tensor-parallel plan if it is used."""
-    return dict(get_parallel_plan(build_costed_model(session, hooks)) or {}) if session.plan.degrees.tp > 1 else {}
+    degree = session.plan.degrees.tp
+    return dict(get_parallel_plan(build_costed_model(session, hooks), degree) or {}) if degree > 1 else {}
 
 
 def compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) -> list[list[int]]:

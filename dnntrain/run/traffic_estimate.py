@@ -100,17 +100,21 @@ def estimate_tensor_traffic(session: Session, costs: ModelCosts, stages: tuple[i
     recomputed_names = (
         {names[id(module)] for block in find_blocks(model) for module in block.modules()} if recomputes else set()
     )
+    # Of a vocabulary, the loss sums the gradients of the inputs; otherwise the logits are gathered, too.
+    gathers_logits = dims.pp > 1 or bool(costs.hooks.loss_terms or costs.hooks.feature_taps)
     size, calls = 0.0, 0
-    for name, division in (get_parallel_plan(model) or {}).items():
+    for name, division in (get_parallel_plan(model, dims.tp) or {}).items():
         if owned_names is not None and not any(
             name == owned_name or name.startswith(f"{owned_name}.") for owned_name in owned_names
         ):
             continue
         kind = division.partition("/")[0]
         times = 2 if kind == "rows" and name in recomputed_names else 1
-        output_bytes = (
-            costs.sizes.outputs[name] if kind == "rows" else costs.sizes.inputs[name] if kind == "columns" else 0
-        )
+        output_bytes: float = costs.sizes.outputs[name] if kind == "rows" else 0
+        if kind in ("columns", "vocabulary"):
+            output_bytes = costs.sizes.inputs[name]
+        if kind == "vocabulary" and gathers_logits:
+            output_bytes += costs.sizes.outputs[name] / 2  # a gather sends half the bytes of a sum
         size += times * output_bytes
         calls += times * bool(output_bytes)
     return [
