@@ -84,21 +84,21 @@ def test_shards_of_the_vocabulary_give_the_loss_and_the_gradients_of_the_whole(
 
     def compute(rank: int) -> tuple[Tensor, ...]:
         part = weight.detach()[6 * rank : 6 * rank + 6].clone().requires_grad_()
-        own = features.detach().clone().requires_grad_()
+        inputs = features.detach().clone().requires_grad_()
         shard = VocabularyShard(
             6 * rank,
             lambda: part,
             sum=lambda tensor: reduce(rank, tensor, lambda stacked: stacked.sum(0)),
             max=lambda tensor: reduce(rank, tensor, lambda stacked: stacked.amax(0)),
         )
-        logits = DeferredLogits(own, part, cap, shard)
+        logits = DeferredLogits(inputs, part, cap, shard)
         loss = chunked_loss.compute_chunked_loss(logits, targets)
         loss.backward()
         with torch.no_grad():
             losses = chunked_loss.compute_token_losses(logits, targets)
-        assert own.grad is not None
+        assert inputs.grad is not None
         assert part.grad is not None
-        return loss.detach(), losses, own.grad, part.grad
+        return loss.detach(), losses, inputs.grad, part.grad
 
     with ThreadPoolExecutor(2) as executor:
         first, second = executor.map(compute, range(2))
