@@ -58,7 +58,7 @@ class SpmdExecutor:
 
         `replay` repeats the random numbers of the previous call (dropout).
         """
-        micro_batches, examples, passes = batch
+        micro_batches, examples, passes, _ = batch
         weight, divisor = self._divide(batch)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
