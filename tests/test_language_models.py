@@ -24,10 +24,8 @@ MODELS: dict[str, tuple[str, ...]] = {
         "data.tokenizer=bpe",
         "data.vocabulary_size=300",
     ),
-    "lengths": (
-        *("data.context=32", "sched=linear", "sched.start_factor=0.25", "sched.end_factor=1"),
-        "sched.applies_to=[lr,seq_len]",
-    ),
+    # 8 tokens, then 16.
+    "lengths": ("sched=linear", "sched.start_factor=0.25", "sched.end_factor=1", "sched.applies_to=[lr,seq_len]"),
     "tied": ("model.tied_head=true", "model.mlp=swiglu", "model.softcap=5", "model.norm=layer", "data.tokenizer=char"),
 }
 
