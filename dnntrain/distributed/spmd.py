@@ -58,7 +58,7 @@ class SpmdExecutor:
 
         `replay` repeats the random numbers of the previous call (dropout).
         """
-        micro_batches, examples, passes, _ = batch
+        micro_batches, passes = batch.micro_batches, batch.num_passes
         weight, divisor = self._divide(batch)
         if self._scaler is not None:
             weight = self._scaler.scale(weight)
@@ -71,7 +71,7 @@ class SpmdExecutor:
         else:
             total = self._accumulate_gradients(micro_batches, weight)
         # Ranks with the same examples (tensor parallelism) must not count them twice.
-        return StepLoss(total if self._counts else torch.zeros_like(total), examples, divisor)
+        return StepLoss(total if self._counts else torch.zeros_like(total), batch.examples, divisor)
 
     def mark_phases(self, mark: PhaseMarker) -> None:
         """Compute the forward and the backward pass within `mark(name)` from now on."""

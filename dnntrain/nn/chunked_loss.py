@@ -111,8 +111,8 @@ def _reduce_logits(
         return logits.logsumexp(1, keepdim=True), target_logits
     largest = shard.max(logits.amax(1, keepdim=True))
     exponentials = (logits - largest).exp_().sum(1, keepdim=True)
-    sums, target_logits = shard.sum(torch.cat([exponentials, target_logits * is_here], 1)).split(1, 1)
-    return largest + sums.log(), target_logits
+    sums = shard.sum(torch.cat([exponentials, target_logits * is_here], 1))
+    return largest + sums[:, :1].log(), sums[:, 1:]
 
 
 def _compute_chunk_losses(features: Tensor, deferred: DeferredLogits, targets: Tensor) -> Tensor:

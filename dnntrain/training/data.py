@@ -65,10 +65,10 @@ def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch |
     All ranks get the same number: `empty` fills up.
     """
     for step in range(min(steps, pipeline.steps_per_epoch)):
-        micro_batches, _, passes = pipeline.take(step)
-        yield from micro_batches
+        batch = pipeline.take(step)
+        yield from batch.micro_batches
         if empty is not None:
-            yield from [empty] * (passes - len(micro_batches))
+            yield from [empty] * (batch.num_passes - len(batch.micro_batches))
 
 
 def make_empty_batch(dataset: DataSet, device: str, hooks: Hooks) -> Batch:
