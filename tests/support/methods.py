@@ -73,9 +73,6 @@ LEFT_OUT = {
 #: Choices that act on the finished network alone, in one process: no layout takes part (tests/choices/quant, tests/export).
 LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
 
-#: Choices that differ from others in the arithmetic of the server alone (tests/choices/federated).
-LEFT_OUT |= {"federated.fedprox", "federated.fedyogi", "federated.trimmed_mean", "federated.krum"}
-
 #: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
 SEVERAL = {"monitor.straggler"}
 
