@@ -36,6 +36,8 @@ HOLDERS = {
 #: (file, name) of choices that are known outside their own file, with the reason.
 ALLOWED: dict[tuple[str, str], str] = {
     ("utils/given_objects.py", "custom"): "objects from Python are used by the choices of a user's own code",
+    ("planning/checks/combinations.py", "gpt"): "a hint names a network for texts",
+    ("planning/checks/combinations.py", "mlp"): "a hint names a network for all other inputs",
 }
 
 #: Names that are words of other things too: options, units, devices, formats of files and numbers, packages, keys of parameter groups.
@@ -56,6 +58,7 @@ WORDS = {
         "classification",
     ),
     *("crop", "flip", "dropout", "sequence", "full", "exponential", "digits", "frozen", "slurm"),
+    *("tokens", "text", "outputs", "magnitude", "median", "adam", "hf"),
 }
 
 

@@ -68,7 +68,8 @@ def test_with_the_link_cut_both_nodes_end_within_a_minute_and_a_second_start_goe
 @pytest.mark.usefixtures("namespaces")
 @pytest.mark.parametrize(("mode", "layout"), [("kill", "ddp"), ("lose", "fsdp")])
 def test_with_a_node_gone_the_other_goes_on_alone_and_computes_the_same(mode: str, layout: str, tmp_path: Path) -> None:
-    settings = (f"parallel={layout}", "precision=fp32", "augment.crop.padding=1", "optim.lr=2e-3")
+    # With a rate of 2e-3, the rounding of other sums grows to 5e-3 over 400 steps on some processors.
+    settings = (f"parallel={layout}", "precision=fp32", "augment.crop.padding=1", "optim.lr=2e-4")
     output = two_nodes(mode, tmp_path, *settings)
     assert "ranks before: 2;" in output
     assert "node1 ended with 137" in output
