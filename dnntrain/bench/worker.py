@@ -48,7 +48,7 @@ class BenchWorker:
         self._inputs: dict[int, Any] = {}
 
     def describe_unit(self) -> dict[str, Any]:
-        """Return what is counted in a second, and how many of it an example has: tokens of a text, or the example."""
+        """Return the unit of a rate and its number in an example: the tokens of a text, or the example itself."""
         inputs = self.loaded_model.spec.inputs
         return {"unit": inputs.name, "units_per_example": 1 if inputs.vocabulary is None else inputs.shape[0]}
 

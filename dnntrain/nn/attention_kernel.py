@@ -38,7 +38,7 @@ class _OperatorLog(TorchDispatchMode):
 def find_attention_kernel(model: nn.Module, inputs: Tensor, autocast: torch.dtype | None) -> str:
     """Return the kernel that a training step of `model` would use: flash, memory-efficient, cuDNN, fused or math.
 
-    One forward pass in eval mode tells it; math means that no fused kernel ran.
+    One forward pass in eval mode shows it; math means that no fused kernel ran.
     """
     was_training, device = model.training, inputs.device.type
     model.eval()

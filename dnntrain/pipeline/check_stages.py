@@ -11,7 +11,7 @@ from dnntrain.utils.units import pluralize
 
 
 def check_stages(runs: Sequence[StageRun], say: Callable[[str], None]) -> None:
-    """Plan the first run of each stage that has not begun, without the models that it takes from others.
+    """Plan the first run of each stage that is still to begin, without the models that it takes from others.
 
     Raises ConfigError that lists the mistakes of all, such as channels that cannot be removed.
     """

@@ -252,7 +252,7 @@ class DistillChoice(Method):
 
 
 class AdaptChoice(Method):
-    """Adapters: what is trained of a network."""
+    """Adapters: the part of a network that is trained."""
 
     def convert(self, model: nn.Module) -> nn.Module:
         """Return `model` with the adapters, of which the rest needs no gradient."""

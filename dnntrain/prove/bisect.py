@@ -145,7 +145,7 @@ def format_bisection(result: BisectResult) -> Iterator[str]:
             yield f"undecided after {pairs} with all {changes} ({mean}): whether they lose the metric is unknown"
             yield "raise --max-pairs for more evidence; dnntrain diff shows a difference in data or versions"
         else:
-            yield f"B is {whole.verdict} with all {changes} ({mean}): together they have not lost the metric"
+            yield f"B is {whole.verdict} with all {changes} ({mean}): together they do not lower the metric"
             yield "dnntrain diff shows a difference in data or versions"
         return
     assert result.verdict is not None

@@ -101,7 +101,7 @@ def _round_count(group: Group, removed: int, rules: Rules) -> int:
 def get_unit_multiple(group: Group, round_to: int) -> int:
     """Return the multiple of units that keeps widths of `group` at multiples of `round_to` channels.
 
-    A unit is a channel, or several, such as a head. A group that is no wider than the multiple keeps
+    A unit is a channel, or several, such as a head. A group that is not wider than the multiple keeps
     a multiple of the largest common divisor.
     """
     outputs = [len(indices) for (_, axis), indices in zip(group.axes, group.units[0], strict=True) if axis == 0]

@@ -61,7 +61,7 @@ def find_processes(folder: Path) -> list[int]:
 
 
 def _is_named(entry: Path, name: bytes) -> bool:
-    """Return whether a process that has not ended has a name; one that waits for its parent has ended."""
+    """Return whether a live process has a name; one that waits for its parent has ended."""
     text = (entry / "stat").read_bytes()
     shown_name, _, state = text.partition(b"(")[2].rpartition(b") ")
     return shown_name == name and state[:1] not in (b"Z", b"X")

@@ -136,7 +136,7 @@ class _ForkedTrial:
         if self.poll() is not None:
             return
         if self._pid is None:
-            self._signals.append(sig)  # the server has not forked yet
+            self._signals.append(sig)  # the server is still to fork
         else:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, sig)

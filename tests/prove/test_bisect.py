@@ -110,7 +110,7 @@ def test_nothing_is_named_if_the_runs_are_not_known_to_differ() -> None:
     assert first.startswith("undecided after 8 pairs with all 3 changes")
     assert "whether they lose the metric is unknown" in first
     better = BisectResult(result.changes, judge_differences([0.1] * 8, Rules()))
-    assert "together they have not lost the metric" in next(iter(format_bisection(better)))
+    assert "together they do not lower the metric" in next(iter(format_bisection(better)))
 
 
 def save(folder: Path, *words: str) -> Path:

@@ -1,1 +1,1 @@
-"""Choices of `adapt=`: what is trained of a network with weights. A file without a leading underscore is a choice."""
+"""Choices of `adapt=`: the part of a network with weights that is trained. A file without a leading underscore is a choice."""

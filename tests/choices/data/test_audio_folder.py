@@ -172,7 +172,14 @@ def test_a_run_learns_the_tones_and_predicts_files(
     tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = (*WORDS, f"data.root={tones}", "train.duration=6ep", "train.cpu_threads=1", "data.val_fraction=0.2")
+    words = (
+        *WORDS,
+        f"data.root={tones}",
+        "train.duration=6ep",
+        "train.cpu_threads=1",
+        "data.val_fraction=0.2",
+        "precision=fp32",
+    )
     result = dnntrain.train(*words, f"run_dir={run}", display="quiet")
     assert result["value"] > 0.9
     assert dnntrain.predict(run, tones / "low" / "3.wav")[0]["class"] == "low"
