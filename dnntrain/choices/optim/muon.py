@@ -107,10 +107,18 @@ class MatrixMuon(torch.optim.Muon):
     orthogonalizes the whole matrix and keeps its shard. The momentum stays sharded.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], matmul_dtype: torch.dtype = torch.float32, **options: Any) -> None:
-        # torch checks the options and accepts only matrices, so parameters are added afterward.
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        matmul_dtype: torch.dtype = torch.float32,
+        adjust_lr_fn: str = "original",
+        **options: Any,
+    ) -> None:
+        # torch checks the options and accepts only matrices, so parameters are added afterward. The
+        # rule of the rate is this module's: torch 2.11 does not know all of them.
         super().__init__([nn.Parameter(torch.empty(0, 0))], **options)
         self.param_groups.clear()
+        self.defaults["adjust_lr_fn"] = adjust_lr_fn
         self._matmul_dtype = matmul_dtype
         for group in groups:
             self.add_param_group(group)

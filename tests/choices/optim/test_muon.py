@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from optimizing import network, optimize
@@ -70,6 +72,9 @@ def test_the_cheap_iteration_orthogonalises_as_torchs_does(shape: tuple[int, int
 @pytest.mark.parametrize("rule", ["original", "match_rms_adamw", "spectral_unclamped"])
 @pytest.mark.parametrize("shape", [(10, 40), (40, 10)])
 def test_shape_factors_are_torchs(rule: str, shape: tuple[int, int]) -> None:
-    from torch.optim._muon import _adjust_lr
+    from torch.optim import _muon
 
+    if rule not in inspect.getsource(_muon):
+        pytest.skip(f"torch {torch.__version__} does not know {rule}")
+    _adjust_lr = _muon._adjust_lr
     assert compute_shape_factor(rule, *shape) == pytest.approx(_adjust_lr(1.0, rule, torch.Size(shape)))
