@@ -120,7 +120,7 @@ VARIANTS = {
     "as nanoGPT": (
         *("model.positions=learned", "model.norm=layer", "model.tied_head=true", f"optim.lr={LEARNING_RATE}"),
         *("optim.weight_decay=0.1", "optim.beta2=0.99", "+reg=[grad_clip]"),
-        "optim.param_groups=[positions.weight weight_decay=0.1]",
+        "optim.param_groups=['positions.weight weight_decay=0.1']",
     ),
     "dnntrain": ("optim.lr=2e-3",),
 }
