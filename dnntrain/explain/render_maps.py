@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,21 +27,41 @@ TITLES = {
 def render_maps(explanation: Explanation, maps: CheckedMaps, shown: int) -> str:
     """Return a section for each set of examples, `shown` examples in all."""
     pixels = restore_pixels(maps.shown.inputs, explanation.subject.loaded.spec.inputs)
+
+    def render(row: int, is_trusted: bool) -> str:
+        heat = draw_map(pixels[row], maps.shown.maps[row].double().cpu().numpy(), is_trusted)
+        images = _render_image(draw_picture(pixels[row]), "image") + _render_image(heat, "map")
+        return images + _render_other(explanation, row, pixels[row])
+
+    return render_groups(explanation, maps, shown, _describe(explanation, maps), "map", render)
+
+
+def render_groups(
+    explanation: Explanation,
+    maps: CheckedMaps,
+    shown: int,
+    note: str,
+    style: str,
+    render: Callable[[int, bool], str],
+) -> str:
+    """Return a section for each set of examples, `shown` examples in all.
+
+    `render(row, is_trusted)` shows an example; `style` is "map", or "text" for examples in lines.
+    """
     sections = []
     for group, title in TITLES.items():
-        rows = [row for row, example in enumerate(maps.examples[:shown]) if example.group == group]
         figures = []
-        for row in rows:
+        for row, example in enumerate(maps.examples[:shown]):
+            if example.group != group:
+                continue
             faults = maps.find_faults(row)
-            heat = draw_map(pixels[row], maps.shown.maps[row].double().cpu().numpy(), not faults)
-            images = _render_image(draw_picture(pixels[row]), "image") + _render_image(heat, "map")
+            classes = ("map", *(() if style == "map" else (style,)), *(("doubtful",) if faults else ()))
             figures.append(
-                f'<figure class="map{" doubtful" if faults else ""}">{images}'
-                f"{_render_other(explanation, row, pixels[row])}"
+                f'<figure class="{" ".join(classes)}">{render(row, not faults)}'
                 f"<figcaption>{render_caption(explanation, row, faults)}</figcaption></figure>"
             )
-        note = f'<p class="note">{_describe(explanation, maps)}</p>'
-        sections.append(render_section(title, note + f'<div class="maps">{"".join(figures)}</div>' if figures else ""))
+        body = f'<p class="note">{note}</p><div class="{style}s">{"".join(figures)}</div>'
+        sections.append(render_section(title, body if figures else ""))
     return "".join(sections)
 
 

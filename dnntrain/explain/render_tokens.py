@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.maps import CheckedMaps
-from dnntrain.explain.render_maps import TITLES, render_caption
-from dnntrain.report.html import escape_text, render_section
+from dnntrain.explain.render_maps import render_groups
+from dnntrain.report.html import escape_text
 
 #: Colors of tokens for the answer, against it, and of a text that failed a check.
 _FOR, _AGAINST, _GRAY = "#ec5a32", "#3b7dd8", "#8a8a8a"
@@ -19,20 +19,11 @@ _LEAST = 0.06
 
 def render_texts(explanation: Explanation, maps: CheckedMaps, shown: int) -> str:
     """Return a section for each set of texts, `shown` texts in all."""
-    sections = []
-    for group, title in TITLES.items():
-        rows = [row for row, example in enumerate(maps.examples[:shown]) if example.group == group]
-        figures = []
-        for row in rows:
-            faults = maps.find_faults(row)
-            figures.append(
-                f'<figure class="map text{" doubtful" if faults else ""}">'
-                f"<p>{render_tokens(explanation.list_tokens(row), not faults)}</p>"
-                f"<figcaption>{render_caption(explanation, row, faults)}</figcaption></figure>"
-            )
-        note = f'<p class="note">{_describe(explanation, maps)}</p>'
-        sections.append(render_section(title, note + f'<div class="texts">{"".join(figures)}</div>' if rows else ""))
-    return "".join(sections)
+
+    def render(row: int, is_trusted: bool) -> str:
+        return f"<p>{render_tokens(explanation.list_tokens(row), is_trusted)}</p>"
+
+    return render_groups(explanation, maps, shown, _describe(explanation, maps), "text", render)
 
 
 def _describe(explanation: Explanation, maps: CheckedMaps) -> str:

@@ -8,7 +8,7 @@ archive may have more folders around them. Letters may be large or small.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +116,19 @@ def find_layout(root: Path, kind: FileKind = IMAGES) -> FolderLayout:
     return FolderLayout(_enter_wrapper(train, kind)[0], val, test, tuple(notes))
 
 
-def _list_folders(folder: Path) -> list[Path]:
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that may be classes."""
     return [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+
+
+def get_class_number(path: Path, names: Sequence[str], kind: FileKind) -> int:
+    """Return the number of the class of the folder `path`. Raises DataError if `names` lack it."""
+    if path.name not in names:
+        raise DataError(
+            f"{path.parent}: the training split does not have the class {path.name}",
+            f"add its {kind.noun} to the training split, or remove its folder from this one",
+        )
+    return names.index(path.name)
 
 
 def _enter_wrapper(folder: Path, kind: FileKind) -> tuple[Path, list[str]]:
@@ -126,7 +137,7 @@ def _enter_wrapper(folder: Path, kind: FileKind) -> tuple[Path, list[str]]:
     A wrapper holds one folder with the data, beside folders of other files, and no such file itself.
     """
     inner = folder
-    while len(entries := [path for path in _list_folders(inner) if _may_hold_data(path, kind)]) == 1 and not any(
+    while len(entries := [path for path in list_folders(inner) if _may_hold_data(path, kind)]) == 1 and not any(
         kind.find(inner, deep=False)
     ):
         inner = entries[0]
@@ -138,7 +149,7 @@ def _enter_wrapper(folder: Path, kind: FileKind) -> tuple[Path, list[str]]:
 
 
 def _list_data_folders(folder: Path, kind: FileKind) -> list[Path]:
-    return [path for path in _list_folders(folder) if kind.is_in(path)]
+    return [path for path in list_folders(folder) if kind.is_in(path)]
 
 
 def _may_hold_data(folder: Path, kind: FileKind) -> bool:
@@ -166,7 +177,7 @@ def _describe_label_files(folder: Path) -> str:
 
 def _find_parts(folder: Path, kind: FileKind) -> dict[str, Path]:
     """Return the folders named as splits: train, val, test."""
-    folders = {path.name.lower().replace("-", "_"): path for path in _list_folders(folder)}
+    folders = {path.name.lower().replace("-", "_"): path for path in list_folders(folder)}
     parts: dict[str, Path] = {}
     for part, names in SPLIT_NAMES.items():
         matches = [path for path in folders.values() if _normalize_name(path) in names]
@@ -194,13 +205,13 @@ def _has_class_folders(folder: Path, kind: FileKind) -> bool:
     inner = _list_data_folders(folder, kind)
     if len(inner) == 1 and inner[0].name == folder.name and not _list_data_folders(inner[0], kind):
         return False  # test/test/1.jpg: the folder of an archive, not a class
-    return any(next(kind.find(path), None) is not None for path in _list_folders(folder))
+    return any(next(kind.find(path), None) is not None for path in list_folders(folder))
 
 
 def _find_other_folders(folder: Path, parts: dict[str, Path], kind: FileKind) -> list[Path]:
     """Return the folders with such files beside the splits. Raises DataError if they may be classes."""
     others = [
-        path for path in _list_folders(folder) if path not in parts.values() and next(kind.find(path), None) is not None
+        path for path in list_folders(folder) if path not in parts.values() and next(kind.find(path), None) is not None
     ]
     if others and not (parts.keys() & {"val", "test"}):
         raise DataError(

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from dnntrain.choices.data._class_folders import ClassFolders, note_missing_classes, warn_of_shared_images
-from dnntrain.choices.data._folder_layout import FileKind, find_layout
+from dnntrain.choices.data._folder_layout import FileKind, find_layout, get_class_number, list_folders
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import Annotated, Positive, PositiveInt, Range
 from dnntrain.errors import DataError
 from dnntrain.input.audio import SOUND_SUFFIXES, RandomSpectrogramSource, SpectrogramSource
 from dnntrain.input.decode import check_regular_file
-from dnntrain.input.image_paths import is_skipped_folder, list_entries
 from dnntrain.input.options import ImageData
 from dnntrain.input.source import DataSet
 from dnntrain.protocols import InputSpec, TargetSpec
@@ -118,7 +117,7 @@ class AudioFolder(ImageData):
 
 
 def _find_classes(folder: Path, min_classes: int) -> list[Path]:
-    classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+    classes = list_folders(folder)
     if len(classes) < min_classes:
         raise DataError(
             f"{folder}: holds {len(classes)} class folders; at least {min_classes} are needed", _SOUNDS.layout_hint
@@ -133,16 +132,12 @@ def _scan(folder: Path, strict: bool, min_classes: int, class_names: tuple[str, 
     paths: list[Path] = []
     labels: list[int] = []
     for path in classes:
-        if path.name not in names:
-            raise DataError(
-                f"{folder}: the training split does not have the class {path.name}",
-                "add its sounds to the training split, or remove its folder from this one",
-            )
+        number = get_class_number(path, names, _SOUNDS)
         files = sorted(_SOUNDS.find(path))
         if not files:
             raise DataError(f"{path}: class {path.name} has no WAV file", _SOUNDS.layout_hint)
         paths += files
-        labels += [names.index(path.name)] * len(files)
+        labels += [number] * len(files)
     for file in paths if strict else ():
         check_regular_file(file)
     return ClassFolders.list_files(folder, names, paths, labels)

@@ -10,13 +10,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dnntrain.choices.data._folder_layout import FileKind, find_layout
+from dnntrain.choices.data._folder_layout import FileKind, find_layout, get_class_number, list_folders
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.choices.data._text import check_vocabulary_options, choose_vocabulary
 from dnntrain.config.fields import Annotated, Fraction, Literal, Range
 from dnntrain.errors import DataError
 from dnntrain.input.document_source import DocumentSource
-from dnntrain.input.image_paths import is_skipped_folder, list_entries
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.input.text_files import read_text_file
@@ -101,7 +100,7 @@ class TextFolder(DataChoice):
         return FileKind("texts", self.suffixes)
 
     def _find_classes(self, folder: Path) -> list[Path]:
-        classes = [path for path in list_entries(folder) if path.is_dir() and not is_skipped_folder(path)]
+        classes = list_folders(folder)
         if not classes:
             raise DataError(f"{folder}: there is no class folder in it", self._kind.layout_hint)
         return classes
@@ -126,11 +125,7 @@ class TextFolder(DataChoice):
         labels: list[int] = []
         keys: list[str] = []
         for path in classes:
-            if path.name not in names:
-                raise DataError(
-                    f"{folder}: the training split does not have the class {path.name}",
-                    "add its texts to the training split, or remove its folder from this one",
-                )
+            number = get_class_number(path, names, self._kind)
             files = sorted(file for file in path.rglob("*") if file.suffix.lower() in self.suffixes and file.is_file())
             texts = [(file, text) for file in files if (text := read_text_file(file)).strip()]
             if not texts:
@@ -140,7 +135,7 @@ class TextFolder(DataChoice):
                 )
             documents += [text for _, text in texts]
             keys += [file.relative_to(folder).as_posix() for file, _ in texts]
-            labels += [names.index(path.name)] * len(texts)
+            labels += [number] * len(texts)
         return _Split(names, documents, np.array(labels, np.int64), keys)
 
 
