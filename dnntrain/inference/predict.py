@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.errors import DataError
 from dnntrain.inference.mask_writer import MaskWriter
 from dnntrain.input.audio import SOUND_SUFFIXES
+from dnntrain.input.data_files import find_image_files
 from dnntrain.input.decode import IMAGE_SUFFIXES
 from dnntrain.input.image_files import decode_in_batches
-from dnntrain.input.image_paths import find_image_files
 from dnntrain.protocols import ColumnKind
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.hardware import count_cores

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dnntrain.errors import DataError
+from dnntrain.input.data_files import find_data_files
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.utils.rng import Key
 
@@ -35,13 +36,15 @@ class Document:
 def find_text_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the file `path`, or the files of the folder `path` with these suffixes, sorted by name.
 
+    Hidden files and run directories are left out.
+
     Raises DataError if there is none.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist", "name a text file, or a folder of text files: data.path=FOLDER")
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    files = sorted(find_data_files(path, suffixes=suffixes))
     if not files:
         raise DataError(
             f"{path} has no file with the suffix {' or '.join(suffixes)}", "name others, as in data.suffixes=[.rst]"

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from dnntrain.utils.files import open_file
 MARK_VARIABLE = "DNNTRAIN_TRIAL"
 
 _PR_SET_NAME = 15
+
+#: Seconds between two looks at a process that starts a program.
+_START_PAUSES_S = (0.001, 0.004, 0.016)
 
 
 def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
@@ -53,11 +56,41 @@ def find_processes(folder: Path) -> list[int]:
     """
     mark_entry, name = f"{MARK_VARIABLE}={folder}".encode(), _make_process_name(folder)
     process_ids = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for entry, environment in _read_environments():
         with suppress(OSError):
-            if mark_entry in (entry / "environ").read_bytes().split(b"\0") or _is_named(entry, name):
+            if mark_entry in environment or _is_named(entry, name):
                 process_ids.append(int(entry.name))
     return [process_id for process_id in process_ids if process_id != os.getpid()]
+
+
+def _read_environments() -> Iterator[tuple[Path, list[bytes]]]:
+    """Yield the folder in /proc of each process that may be read, and the entries of its environment.
+
+    While a process starts a program its environment is empty for a moment: such a process is read again.
+    """
+    entries = list(Path("/proc").glob("[0-9]*"))
+    for pause_s in (*_START_PAUSES_S, None):
+        starting = []
+        for entry in entries:
+            with suppress(OSError):
+                environment = (entry / "environ").read_bytes()
+                if environment or pause_s is None or not _has_program(entry):
+                    yield entry, environment.split(b"\0")
+                else:
+                    starting.append(entry)
+        if not starting:
+            return
+        entries = starting
+        time.sleep(pause_s or 0)
+
+
+def _has_program(entry: Path) -> bool:
+    """Return whether a process runs a program: one that has ended and a thread of the kernel do not."""
+    try:
+        (entry / "exe").readlink()
+        return True
+    except OSError:
+        return False
 
 
 def _is_named(entry: Path, name: bytes) -> bool:

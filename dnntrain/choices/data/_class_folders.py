@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dnntrain.choices.data._folder_layout import LAYOUT_HINT
 from dnntrain.errors import DataError
+from dnntrain.input.data_files import count_other_files, find_data_files, has_data_file, is_skipped_folder, list_entries
 from dnntrain.input.decode import IMAGE_SUFFIXES, check_regular_file
-from dnntrain.input.image_paths import count_other_files, find_images, has_image, is_skipped_folder, list_entries
 from dnntrain.input.source import compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.utils.messages import warn_user
@@ -65,7 +65,7 @@ class ClassFolders:
         paths: list[Path] = []
         labels: list[int] = []
         for name, class_folder in zip(names, classes, strict=True):
-            class_images = sorted(find_images(class_folder))
+            class_images = sorted(find_data_files(class_folder))
             paths += class_images
             labels += [numbers[name]] * len(class_images)
         if strict:
@@ -130,7 +130,7 @@ def find_class_folders(folder: Path, min_classes: int) -> list[Path]:
         name = format_folder_name(classes[0].name)
         raise DataError(f"{folder}: holds only one class ({name}); at least 2 are needed", LAYOUT_HINT)
     for class_folder in classes:
-        if not has_image(class_folder):
+        if not has_data_file(class_folder):
             raise DataError(
                 f"{class_folder}: class {format_folder_name(class_folder.name)} has no images",
                 f"add files of the kinds {', '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder",
@@ -145,7 +145,7 @@ def check_nesting(folder: Path) -> list[str]:
     """
     classes = find_class_folders(folder, 1)
     notes: list[str] = []
-    if loose := [path.name for path in find_images(folder, deep=False)]:
+    if loose := [path.name for path in find_data_files(folder, deep=False)]:
         count = len(loose)
         notes.append(f"{pluralize(count, 'image')} beside the class folders {'is' if count == 1 else 'are'} not used")
     inner = {path: _list_inner_folders(path) for path in classes}
@@ -166,9 +166,9 @@ def check_nesting(folder: Path) -> list[str]:
 
 def _list_inner_folders(folder: Path) -> set[str]:
     """Return the names of the folders in a class folder that holds no image itself."""
-    if any(find_images(folder, deep=False)):
+    if any(find_data_files(folder, deep=False)):
         return set()
-    return {path.name for path in list_entries(folder) if path.is_dir() and has_image(path)}
+    return {path.name for path in list_entries(folder) if path.is_dir() and has_data_file(path)}
 
 
 def note_missing_classes(name: str, split: ClassFolders, noun: str = "image") -> list[str]:

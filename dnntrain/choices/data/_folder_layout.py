@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dnntrain.errors import DataError
-from dnntrain.input.decode import IMAGE_SUFFIXES
-from dnntrain.input.image_paths import (
-    find_images,
-    has_image,
+from dnntrain.input.data_files import (
+    find_data_files,
+    has_data_file,
     is_skipped_folder,
     iterate_files,
     list_entries,
     path_exists,
 )
+from dnntrain.input.decode import IMAGE_SUFFIXES
 
 #: The names of the folder of each split, in lower case.
 SPLIT_NAMES = {
@@ -52,11 +52,11 @@ class FileKind:
 
     def find(self, folder: Path, deep: bool = True) -> Iterator[Path]:
         """Yield the files in `folder` and, if `deep`, below."""
-        return find_images(folder, deep, self.suffixes)
+        return find_data_files(folder, deep, self.suffixes)
 
     def is_in(self, folder: Path) -> bool:
         """Return whether `folder` or a folder below holds such a file."""
-        return has_image(folder, self.suffixes)
+        return has_data_file(folder, self.suffixes)
 
 
 IMAGES = FileKind("images", IMAGE_SUFFIXES)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dnntrain.choices.data._folder_layout import SPLIT_NAMES
 from dnntrain.errors import DataError
+from dnntrain.input.data_files import find_data_files, list_entries, path_exists
 from dnntrain.input.decode import FORMATS, check_regular_file
-from dnntrain.input.image_paths import find_images, list_entries, path_exists
 from dnntrain.utils.rng import Index
 from dnntrain.utils.units import pluralize
 
@@ -72,12 +72,12 @@ def _list_pairs(root: Path, images: Path, masks: Path) -> Pairs:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder", _HINT)
     mask_by_stem: dict[str, Path] = {}
-    for path in sorted(find_images(masks)):
+    for path in sorted(find_data_files(masks)):
         stem = _name(path, masks)
         if stem in mask_by_stem:
             raise DataError(f"{path}: {mask_by_stem[stem].name} is a mask of the same name", "keep one of them")
         mask_by_stem[stem] = path
-    paths = sorted(find_images(images))
+    paths = sorted(find_data_files(images))
     if not paths:
         raise DataError(f"{images}: holds no image", _HINT)
     if missing := [path for path in paths if _name(path, images) not in mask_by_stem]:

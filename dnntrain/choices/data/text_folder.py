@@ -126,7 +126,7 @@ class TextFolder(DataChoice):
         keys: list[str] = []
         for path in classes:
             number = get_class_number(path, names, self._kind)
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in self.suffixes and file.is_file())
+            files = sorted(self._kind.find(path))
             texts = [(file, text) for file in files if (text := read_text_file(file)).strip()]
             if not texts:
                 raise DataError(

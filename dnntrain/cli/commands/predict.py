@@ -8,7 +8,7 @@ from pathlib import Path
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_model
-from dnntrain.input.image_paths import check_image_paths
+from dnntrain.input.data_files import check_image_paths
 
 
 def run(arguments: Arguments) -> int:

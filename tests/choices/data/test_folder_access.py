@@ -9,7 +9,7 @@ import pytest
 from data_files import refusal, write_images
 
 from dnntrain.choices.data.image_folder import ImageFolder
-from dnntrain.input.image_paths import check_image_paths, find_image_files
+from dnntrain.input.data_files import check_image_paths, find_image_files
 
 not_root = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may enter every folder")
 

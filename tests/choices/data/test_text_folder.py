@@ -19,6 +19,7 @@ from dnntrain.choices.model.gpt import Gpt
 from dnntrain.cli.main import main
 from dnntrain.errors import DataError
 from dnntrain.input.document_source import DocumentSource, encode_rows
+from dnntrain.input.text_files import find_text_files
 from dnntrain.nn.init import initialize_weights
 from dnntrain.nn.shape import ModelShape
 from dnntrain.protocols import Vocabulary
@@ -53,6 +54,18 @@ def test_no_token_sees_the_padding() -> None:
         initialize_weights(model, 0)
         outputs.append(model.eval()(torch.from_numpy(rows)))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
+
+
+def test_hidden_files_and_runs_are_no_texts(tmp_path: Path) -> None:
+    write_reviews(tmp_path, 20)
+    texts = TextFolder(str(tmp_path), context=32).build()
+    corpus = find_text_files(tmp_path, [".txt"])
+    run = tmp_path / "good" / "runs" / "gpt" / "1"
+    run.mkdir(parents=True)
+    for path in (run / "config.yaml", run / "output.txt", tmp_path / "bad" / ".draft.txt"):
+        path.write_text("no text of the data")
+    assert TextFolder(str(tmp_path), context=32).build().digest == texts.digest
+    assert find_text_files(tmp_path, [".txt"]) == corpus
 
 
 def test_the_splits_follow_from_the_folders(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Find image files and folders of them by their names. Imports no torch."""
+"""Find the files of a data set, images unless said otherwise, by their names. Imports no torch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def list_entries(folder: Path) -> list[Path]:
     return entries
 
 
-def find_images(folder: Path, deep: bool = True, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
+def find_data_files(folder: Path, deep: bool = True, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Yield the files with an image suffix, or one of `suffixes`, in `folder` and, if `deep`, below.
 
     Links are followed, except to a folder that is being read, or one around it. Hidden files, run directories and
@@ -78,8 +78,8 @@ def find_images(folder: Path, deep: bool = True, suffixes: Collection[str] = IMA
     yield from (path for path in iterate_files(folder, deep) if path.suffix.lower() in suffixes)
 
 
-def has_image(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bool:
-    """Return whether `find_images` finds any; a large folder is not listed for that."""
+def has_data_file(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bool:
+    """Return whether `find_data_files` finds any; a large folder is not listed for that."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -87,12 +87,12 @@ def has_image(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> bool:
                 if is_image and not entry.name.startswith(".") and entry.is_file():
                     return True
     except OSError:
-        pass  # find_images reports it
-    return next(find_images(folder, suffixes=suffixes), None) is not None
+        pass  # find_data_files reports it
+    return next(find_data_files(folder, suffixes=suffixes), None) is not None
 
 
 def iterate_files(folder: Path, deep: bool = True, parents: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield all files that `find_images` looks at."""
+    """Yield all files that `find_data_files` looks at."""
     real_folder = os.path.realpath(folder)
     if any(f"{parent}{os.sep}".startswith(f"{real_folder}{os.sep}") for parent in parents):
         return
