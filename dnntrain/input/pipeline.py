@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from dnntrain.protocols import (
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
+
+if TYPE_CHECKING:
+    from dnntrain.input.reader import Reader
 
 
 class InputPipeline(Protocol):
@@ -110,21 +113,34 @@ def build_pipeline(
     if is_resident(options, source, device):
         gather = make_gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
         return ResidentPipeline(source, schedules, gather, transforms)
-    from dnntrain.input.reader import Reader
     from dnntrain.input.streaming import StreamingPipeline
 
-    should_skip = options.on_error == "skip"
-    reader = Reader(
+    reader = _make_training_reader(options, source, indices, seed, augmentation, image_transforms, mask_transforms)
+    return StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
+
+
+def _make_training_reader(
+    options: DataChoice,
+    source: Source,
+    indices: Index,
+    seed: int,
+    augmentation: Augmentation,
+    image_transforms: Sequence[ImageTransform],
+    mask_transforms: Sequence[MaskTransform],
+) -> Reader:
+    """Return the reader that decodes and augments the examples `indices` one by one."""
+    from dnntrain.input.reader import Reader
+
+    return Reader(
         source,
         augmentation,
         seed,
-        should_skip,
+        options.on_error == "skip",
         candidates=indices,
         training=True,
         image_transforms=tuple(image_transforms),
         mask_transforms=tuple(mask_transforms),
     )
-    return StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
 
 
 def _check_batch_size(batch_size: int, num_examples: int) -> None:
