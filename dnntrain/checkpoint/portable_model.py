@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_bytes_digest, compute_file_digest
 from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
-from dnntrain.config.decode import decode_choice
+from dnntrain.config.build_choice import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.cost import build_with_zero_weights
 from dnntrain.nn.safetensors_file import encode_safetensors

@@ -6,28 +6,24 @@ themselves, and torch with them, are imported last, to build the values.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dnntrain.config.build_choice import import_choice_class
 from dnntrain.config.convert import convert_text, convert_value, to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
 from dnntrain.config.key_table import get_root_fields, get_section_fields
 from dnntrain.config.registry import Choice, Registry, load_registry
 from dnntrain.config.run_config import LIGHT_GROUPS, ROOT_KEYS, SECTIONS, LightConfig, RunConfig, TrainSection
 from dnntrain.config.safety import find_key_problem
+from dnntrain.config.saved_choice import find_saved_choice
 from dnntrain.config.schema import FieldSchema
 from dnntrain.config.yaml_io import format_path
 from dnntrain.errors import ConfigError
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.suggest import did_you_mean
-from dnntrain.utils.user_code import find_code_line, register_user_code
-
-#: Root keys for the place and the name of a run; they do not change the computation.
-_DIGEST_EXCLUDED_KEYS = ("choices", "name", "run_dir", "resume")
+from dnntrain.utils.user_code import find_code_line
 
 
 def decode_config(container: Mapping[str, Any], choice_registry: Registry | None = None) -> RunConfig:
@@ -67,93 +63,6 @@ def decode_to_plain(
     `interpolated_keys` may come from a variable, so it is read as YAML if its key does not take text.
     """
     return _Decoder(container, choice_registry or load_registry(), interpolated_keys).to_container()
-
-
-def decode_choice(group: str, name: str, options: Mapping[str, Any], choice_registry: Registry | None = None) -> Any:
-    """Build one choice of `group` from plain `options`.
-
-    `options` are as config.json of a model holds them; missing options keep their defaults. Raises
-    ConfigError if the choice does not exist, or if an option is unknown or invalid.
-    """
-    choice = (choice_registry or load_registry()).get_choice(group, name)
-    fields, values, mistakes = choice.schema.fields, {}, []
-    for option, value in options.items():
-        if option == "name" and option not in fields:
-            continue
-        try:
-            if option not in fields:
-                raise ValueError(f"there is no such key; {did_you_mean(str(option), list(fields))}")
-            values[option] = convert_value(value, fields[option].type)
-        except ValueError as error:
-            mistakes.append(f"{group}.{option}: {error}")
-    if mistakes:
-        raise ConfigError.from_mistakes(mistakes)
-    return _import_class(choice)(**values)
-
-
-def find_option_mistakes(choice: Choice, values: Mapping[str, Any]) -> list[str]:
-    """Return the reason why a choice rejects options that are each valid by themselves.
-
-    `values` are its plain options. This imports its module.
-    """
-    fields = choice.schema.fields
-    options = {name: convert_value(value, fields[name].type) for name, value in values.items() if name in fields}
-    try:
-        _import_class(choice)(**options)
-    except ValueError as error:
-        return [str(error)]
-    return []
-
-
-def compute_digest(container: Mapping[str, Any]) -> str:
-    """Return the sha256 digest of the settings that determine a run's results.
-
-    The digest covers the canonical JSON of the container without name, run_dir, resume and choices.
-    """
-    digest_values = {key: value for key, value in container.items() if key not in _DIGEST_EXCLUDED_KEYS}
-    text = json.dumps(digest_values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def find_saved_choice(
-    group: str, key: str, values: Mapping[str, Any], container: Mapping[str, Any], registry: Registry
-) -> Choice:
-    """Return the choice that built `values`, the options at `key` of `container`.
-
-    The choice is the one recorded in `choices` if it is still known, else the one named by `name`.
-    A preset that is no longer known, of a choice with an option `name`, is found by its options.
-    Raises ConfigError if there is none.
-    """
-    recorded_names = container.get("choices")
-    recorded_names = recorded_names.get(group) if isinstance(recorded_names, Mapping) else None
-    name = values.get("name")
-    for candidate in recorded_names if isinstance(recorded_names, list) else [recorded_names]:
-        if not isinstance(candidate, str) or candidate not in registry.list_names(group):
-            continue
-        choice = registry.get_choice(group, candidate)
-        if choice.key == key and (choice.base == name or "name" in choice.schema.fields):
-            return choice
-    named = registry.get_choice(group, name) if name in registry.list_names(group) else None
-    has_options = named is not None and {"name", *named.schema.fields} == {"name", *values}
-    if not has_options and (match := _find_choice_by_options(group, key, values, registry)):
-        return match
-    if not isinstance(name, str):
-        raise ConfigError(f"{key}.name: {name!r} does not name a choice of {group}")
-    choice = named or registry.get_choice(group, name)
-    if choice.key != key or choice.base != name:
-        raise ConfigError(f"{key}.name: {name} does not match the recorded choice; it must be {choice.base}")
-    return choice
-
-
-def _find_choice_by_options(group: str, key: str, values: Mapping[str, Any], registry: Registry) -> Choice | None:
-    """Return the only choice with the options of `values`, `name` among them, or None."""
-    matches = [
-        choice
-        for choice in registry.get_choices(group).values()
-        if choice.name == choice.base and choice.key == key and "name" in choice.schema.fields
-        if choice.schema.fields.keys() == values.keys()
-    ]
-    return matches[0] if len(matches) == 1 else None
 
 
 class _Decoder:
@@ -324,7 +233,7 @@ class _Decoder:
     def _build_choice(self, key: str) -> Any:
         choice = self.choice_by_key[key]
         try:
-            choice_class = _import_class(choice)
+            choice_class = import_choice_class(choice)
         except ImportError as error:
             if explain_lack_of_resources(error) is not None:
                 raise
@@ -340,24 +249,6 @@ class _Decoder:
         except ValueError as error:
             self.mistakes.append(f"{key}: {error}")
             return None
-
-
-def _import_class(choice: Choice) -> type:
-    """Import the module of `choice` and return its class.
-
-    The package of a plug-in is remembered as the user's code. Raises ImportError.
-    """
-    assert choice.module is not None
-    assert choice.module_path is not None
-    package, _, _ = choice.module.partition(".")
-    if package != "dnntrain":
-        register_user_code(choice.module_path.parents[1], f"the plug-in {package}")
-        register_user_code(choice.module_path, f"{choice.group}={choice.name}")
-    module = importlib.import_module(choice.module)
-    choice_class = vars(module).get(choice.schema.class_name)
-    if not isinstance(choice_class, type):
-        raise ImportError(f"{choice.module_path} does not define the class {choice.schema.class_name}")
-    return choice_class
 
 
 def _fields_to_plain(values: Mapping[str, Any]) -> dict[str, Any]:

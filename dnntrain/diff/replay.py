@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.read_checkpoint import read_checkpoint
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.run_config import RunConfig
 from dnntrain.protocols import Batch, StepBatch, TrainerHandles
 from dnntrain.run.session import drop_init_weights, open_session

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from dnntrain.checkpoint.portable_model import read_card_widths
-from dnntrain.config.decode import find_saved_choice
 from dnntrain.config.registry import load_registry
+from dnntrain.config.saved_choice import find_saved_choice
 from dnntrain.nn.shape import ModelShape
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec

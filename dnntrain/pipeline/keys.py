@@ -16,7 +16,7 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.config.conf_folder import PACKAGE_FOLDER
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.utils.sealed_json import compute_json_digest
 
 #: The packages that show, compare or start runs. The others decide what a run computes.

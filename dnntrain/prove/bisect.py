@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.config.decode import decode_config
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_trusted

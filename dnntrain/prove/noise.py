@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols import MetricInfo

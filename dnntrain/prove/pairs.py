@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.metrics import LATENCY, read_pair

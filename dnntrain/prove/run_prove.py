@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dnntrain.config.decode import compute_digest, decode_config
+from dnntrain.config.decode import decode_config
+from dnntrain.config.digest import compute_digest
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.display import EvidenceDisplay

@@ -19,7 +19,7 @@ from dnntrain.checkpoint.digests import compute_tensors_digest
 from dnntrain.checkpoint.portable_model import save_model
 from dnntrain.checkpoint.read_checkpoint import Checkpoint, read_checkpoint
 from dnntrain.checkpoint.state_dicts import ModelState, OptimizerState
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.distributed.spmd import SpmdExecutor
 from dnntrain.errors import CheckpointError
 from dnntrain.nn.feature_capture import add_adapters, remove_adapters

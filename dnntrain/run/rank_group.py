@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed.rendezvous import Failure, Rendezvous, get_first_line
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.errors import DnntrainError
 from dnntrain.utils.explain_error import explain_error
 from dnntrain.utils.sealed_json import METRICS_SEAL, SEAL

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.build_choice import decode_choice
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_choice
 from dnntrain.config.groups import LISTS, SINGLE
 from dnntrain.config.paths import make_paths_absolute
 from dnntrain.config.run_config import RunConfig

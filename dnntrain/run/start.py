@@ -13,7 +13,7 @@ from typing import Any
 from dnntrain.checkpoint.checkpoint_folder import read_pointer
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.read_checkpoint import Checkpoint, read_checkpoint, read_newest_checkpoint
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError, DataError
 from dnntrain.run.directory import RunDirectory

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import compute_digest, find_option_mistakes
+from dnntrain.config.build_choice import find_option_mistakes
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.line_composer import ComposedLine, LineComposer
 from dnntrain.errors import ConfigError
 from dnntrain.sweep.grid import Combination, make_folder_name

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.config.decode import compute_digest, decode_config, decode_light_config
+from dnntrain.config.decode import decode_config, decode_light_config
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError

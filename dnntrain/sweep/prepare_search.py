@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import compute_digest, decode_config, decode_light_config
+from dnntrain.config.decode import decode_config, decode_light_config
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.line_composer import LineComposer
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError

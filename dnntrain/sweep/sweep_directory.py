@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import write_saved_config
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv

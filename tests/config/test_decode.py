@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest, decode_config, decode_to_plain
+from dnntrain.config.decode import decode_config, decode_to_plain
+from dnntrain.config.digest import compute_digest
 from dnntrain.errors import ConfigError
 from dnntrain.utils.units import Duration
 from tests.support.plugin import write, write_plugin

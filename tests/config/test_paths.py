@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 
 
 @pytest.mark.slow

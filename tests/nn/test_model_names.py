@@ -37,7 +37,7 @@ def test_the_source_names_the_models_that_the_packages_list() -> None:
 def test_a_model_has_the_layers_that_its_class_variables_state(name: str) -> None:
     from torch import nn
 
-    from dnntrain.config.decode import decode_choice
+    from dnntrain.config.build_choice import decode_choice
     from dnntrain.nn.partition import find_blocks
     from dnntrain.nn.shape import ModelShape
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dnntrain.cli.main import main
-from dnntrain.config.decode import compute_digest
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.utils.sealed_json import write_sealed_json
 from tests.support.short_runs import environment

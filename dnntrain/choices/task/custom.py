@@ -79,7 +79,7 @@ class CustomTask(Task):
 
     @cached_property
     def _base(self) -> Task:
-        from dnntrain.config.decode import decode_choice
+        from dnntrain.config.build_choice import decode_choice
         from dnntrain.errors import ConfigError
 
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from dnntrain.checkpoint.portable_model import save_model
-from dnntrain.config.decode import decode_choice
+from dnntrain.config.build_choice import decode_choice
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner
 from dnntrain.export.manifest import Manifest
 from dnntrain.export.rebuild import build_network, get_choice
