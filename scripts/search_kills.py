@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.sweep.processes import find_processes
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 
 WORDS = (
     "optim.lr=tag(log,interval(1e-4,1e-1))",

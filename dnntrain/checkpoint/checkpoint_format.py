@@ -17,9 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from dnntrain.checkpoint.digests import compute_bytes_digest
-from dnntrain.utils.files import (
-    to_strict_json,
-)
+from dnntrain.utils.json_files import to_strict_json
 
 SCHEMA_VERSION = 3
 

@@ -23,7 +23,8 @@ from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec
 from dnntrain.pruning.widths import Widths, apply_widths, decode_widths, get_widths
-from dnntrain.utils.files import parse_json, read_bytes, write_bytes, write_json
+from dnntrain.utils.files import read_bytes, write_bytes
+from dnntrain.utils.json_files import parse_json, write_json
 from dnntrain.utils.sealed_json import compute_json_digest
 
 #: The key with the SHA-256 of config.json without this key, beside `sha256`, that of the weights.

@@ -28,10 +28,8 @@ from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Stateful
 from dnntrain.utils.explain_error import explain_lack_of_resources
-from dnntrain.utils.files import (
-    parse_json,
-    read_bytes,
-)
+from dnntrain.utils.files import read_bytes
+from dnntrain.utils.json_files import parse_json
 
 
 @dataclass(frozen=True)

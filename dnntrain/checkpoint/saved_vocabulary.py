@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import Vocabulary
-from dnntrain.utils.files import parse_json, read_bytes
+from dnntrain.utils.files import read_bytes
+from dnntrain.utils.json_files import parse_json
 
 
 def find_vocabulary(path: Path) -> Vocabulary | None:

@@ -26,13 +26,8 @@ from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import PluginError
 from dnntrain.protocols import Stateful
 from dnntrain.utils.dtensor import get_local_chunk
-from dnntrain.utils.files import (
-    remove_path,
-    sync_to_disk,
-    write_durably,
-    write_json,
-    write_text,
-)
+from dnntrain.utils.files import remove_path, sync_to_disk, write_durably, write_text
+from dnntrain.utils.json_files import write_json
 
 
 def save_checkpoint(

@@ -11,7 +11,7 @@ from dnntrain.checkpoint.checkpoint_folder import get_step, list_checkpoints
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.config.yaml_io import iterate_leaves
 from dnntrain.training.metrics_writer import read_rows
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 
 #: A name, its value in A and its value in B.
 Difference = tuple[str, Any, Any]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.diff.records import Difference, RecordDiff, compare_records, find_common_checkpoint
 from dnntrain.errors import ConfigError
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.units import pluralize
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from torch import Tensor
 from dnntrain.explain.subject import SplitOutputs, Subject, compute_split_outputs
 from dnntrain.inference.evaluate_run import load_data_splits
 from dnntrain.inference.load import load_run
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 
 #: Candidates that are listed.
 MAX_LISTED = 200

@@ -18,7 +18,8 @@ from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import InputKind, ModelSpec, TargetKind
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS, RESIZE_FORMULAS
-from dnntrain.utils.files import parse_json, read_bytes, to_strict_json, write_json
+from dnntrain.utils.files import read_bytes
+from dnntrain.utils.json_files import parse_json, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
 
 MANIFEST_NAME = "manifest.json"

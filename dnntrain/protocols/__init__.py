@@ -5,8 +5,9 @@ A choice is a frozen dataclass that inherits the base class of its group (`group
 trainer knows the slots of `Hooks` and the order of their stages. It knows no method by name.
 
 Read these files in this order: `choice.py` (the base class of all choices), `groups.py` (the base
-class of each group), `hooks.py` and `hook_types.py` (the objects that a method returns),
-`context.py` (the objects that a method receives), `step.py`, `step_guard.py`, `task.py`.
+class of each group), `hooks.py`, `hook_types.py` and `reshaping.py` (the objects that a method
+returns), `context.py` (the objects that a method receives), `step.py`, `step_guard.py`, `task.py`,
+`metric.py`.
 """
 
 from __future__ import annotations
@@ -66,8 +67,6 @@ from dnntrain.protocols.hook_types import (
     ModelStage,
     ModelTransform,
     ReplayedCallback,
-    ReshapeInputs,
-    Reshaping,
     ScheduledParam,
     ScheduledValue,
     Stateful,
@@ -76,8 +75,10 @@ from dnntrain.protocols.hook_types import (
     keep_masks,
 )
 from dnntrain.protocols.hooks import Hooks
+from dnntrain.protocols.metric import LOSS, Metric, MetricInfo, RowMetric, find_metric
 from dnntrain.protocols.norm_group import NormChoice, NormFacts
 from dnntrain.protocols.optim_groups import OptimChoice, SchedChoice
+from dnntrain.protocols.reshaping import ReshapeInputs, Reshaping
 from dnntrain.protocols.step import (
     Batch,
     ComputeGradients,
@@ -92,19 +93,7 @@ from dnntrain.protocols.step import (
     VocabularyShard,
 )
 from dnntrain.protocols.step_guard import Action, Alarm, StepGuard, StepStats, StepTiming
-from dnntrain.protocols.task import (
-    LOSS,
-    DescribeExample,
-    Metric,
-    MetricInfo,
-    ModelSpec,
-    OutputSpec,
-    Predictions,
-    RowMetric,
-    Task,
-    TaskFeature,
-    find_metric,
-)
+from dnntrain.protocols.task import DescribeExample, ModelSpec, OutputSpec, Predictions, Task, TaskFeature
 
 __all__ = [
     "IGNORED",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from dnntrain.protocols.metric import LOSS, MetricInfo, find_metric
 from dnntrain.protocols.step import Batch
-from dnntrain.protocols.task import LOSS, MetricInfo, ModelSpec, find_metric
+from dnntrain.protocols.task import ModelSpec
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.world import World
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
@@ -15,9 +15,6 @@ from dnntrain.utils.rng import Index, Key
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
-
-    from dnntrain.pruning.cut import Cut
-    from dnntrain.pruning.widths import Widths
 
 
 class ModelStage(IntEnum):
@@ -121,53 +118,6 @@ MaskTransform = Callable[["Tensor", Index, Key], "Tensor"]
 def keep_masks(masks: Tensor, rng_index: Index, key: Key) -> Tensor:
     """Return the masks as they are: the MaskTransform of a change that moves no pixel."""
     return masks
-
-
-@dataclass(frozen=True)
-class ReshapeInputs:
-    """The network that is about to be cut, and training examples to judge its channels by.
-
-    model    the whole network in one process, on the CPU, with its weights and `widths`
-    number   number of the cut in the run, from 0
-    batches  `batches(examples, size)` yields so many training examples, unaugmented, in batches
-    loss     sum of the task's loss over a batch: `(outputs, batch) → scalar`
-    states   states of the checkpoint that is cut, by name
-    """
-
-    model: Module
-    widths: Widths
-    number: int
-    batches: Callable[[int, int], Iterable[Batch]]
-    loss: Callable[[Tensor, Batch], Tensor]
-    states: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reshaping:
-    """Cuts of the network between steps: training continues with a smaller one.
-
-    The run saves a checkpoint, and continues from that checkpoint with all of its tensors cut.
-
-    steps     numbers of completed steps after which the network is cut, ascending
-    find_cut  chooses the channels that go; all ranks call it with the same inputs
-    check     raises ConfigError if the network, whole and with zero weights, cannot be cut so; it is
-              called before the run begins
-    done      cuts that the run has had already
-    """
-
-    steps: tuple[int, ...]
-    find_cut: Callable[[ReshapeInputs], Cut]
-    check: Callable[[Module], None]
-    done: int = 0
-
-    @property
-    def next_step(self) -> int | None:
-        """Return the step of the next cut, or None."""
-        return self.steps[self.done] if self.done < len(self.steps) else None
-
-    def is_due(self, step: int) -> bool:
-        """Return whether the network must be cut after `step` steps."""
-        return self.next_step is not None and step >= self.next_step
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from dnntrain.protocols.hook_types import (
     MemoryUse,
     MetricCallback,
     ModelTransform,
-    Reshaping,
     ScheduledValue,
     Stateful,
     WeightInit,
 )
+from dnntrain.protocols.reshaping import Reshaping
 from dnntrain.protocols.step import OptimizerStep
 from dnntrain.protocols.step_guard import StepGuard
 

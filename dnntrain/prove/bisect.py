@@ -21,7 +21,8 @@ from dnntrain.prove.setting_changes import Change, list_changes, make_words
 from dnntrain.prove.verdict import Verdict, judge_differences
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import make_identity
-from dnntrain.utils.files import make_folder, write_json
+from dnntrain.utils.files import make_folder
+from dnntrain.utils.json_files import write_json
 from dnntrain.utils.units import pluralize
 
 RESULT_FILE = "bisect.json"

@@ -23,7 +23,7 @@ from dnntrain.sweep.prepare import make_identity, prepare_trial
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus
 from dnntrain.sweep.train_trial import train_trial
 from dnntrain.sweep.trial_process import TrialStarter
-from dnntrain.utils.files import read_json, write_json
+from dnntrain.utils.json_files import read_json, write_json
 
 #: The file of a pair's measured latencies.
 _LATENCY_FILE = "latencies.json"

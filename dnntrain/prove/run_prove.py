@@ -21,7 +21,7 @@ from dnntrain.prove.run_sets import group_sweep, pair_runs, read_finished_config
 from dnntrain.prove.verdict import Rules, judge_differences
 from dnntrain.run.directory import lock_folder
 from dnntrain.utils.evidence import select_by_e_bh
-from dnntrain.utils.files import write_json
+from dnntrain.utils.json_files import write_json
 from dnntrain.utils.words import add_config_dir
 
 RESULT_FILE = "prove.json"

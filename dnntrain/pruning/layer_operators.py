@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnntrain.pruning.labels import Labels, get_varying_axes
-from dnntrain.pruning.operators import (
-    Activation,
-    Parameter,
-    Propagation,
-    _get_argument,
-    _rule,
-    broadcast,
-    get_operator_name,
-    get_shape,
-    make_fixed,
-)
+from dnntrain.pruning.operators import _get_argument, _rule, broadcast, get_operator_name, get_shape, make_fixed
+from dnntrain.pruning.propagation import Activation, Parameter, Propagation
 
 if TYPE_CHECKING:
     from torch.fx import Node

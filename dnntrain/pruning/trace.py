@@ -19,7 +19,8 @@ from torch.func import functional_call
 
 from dnntrain.pruning import layer_operators  # noqa: F401  (registers its rules)
 from dnntrain.pruning.labels import get_varying_axes
-from dnntrain.pruning.operators import Activation, Parameter, Propagation, apply_rule, make_fixed
+from dnntrain.pruning.operators import apply_rule, make_fixed
+from dnntrain.pruning.propagation import Activation, Parameter, Propagation
 
 #: An axis of a parameter or buffer: its name and the number of the axis.
 Axis = tuple[str, int]

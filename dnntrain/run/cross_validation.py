@@ -11,7 +11,7 @@ from typing import Any
 from dnntrain.config.run_config import RunConfig
 from dnntrain.run.directory import make_run_folder
 from dnntrain.run.result import RunResult
-from dnntrain.utils.files import write_json
+from dnntrain.utils.json_files import write_json
 from dnntrain.utils.student_t import compute_t_quantile
 
 TrainFold = Callable[[RunConfig, Sequence[str]], RunResult]

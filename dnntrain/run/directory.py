@@ -14,14 +14,8 @@ from typing import Any, TextIO
 from dnntrain.errors import ConfigError, FileKindError
 from dnntrain.planning.checks.paths import check_holds_no_data
 from dnntrain.run.environment import collect_environment
-from dnntrain.utils.files import (
-    check_folder,
-    make_folder,
-    open_file,
-    remove_leftovers,
-    write_json,
-    write_text,
-)
+from dnntrain.utils.files import check_folder, make_folder, open_file, remove_leftovers, write_text
+from dnntrain.utils.json_files import write_json
 from dnntrain.utils.sealed_json import METRICS_SEAL, compute_file_digest, write_sealed_json
 from dnntrain.utils.terminal_text import clean_text
 from dnntrain.utils.words import join_words

@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any
 
-from dnntrain.utils.files import to_strict_json
+from dnntrain.utils.json_files import to_strict_json
 from dnntrain.utils.threads import WAIT_VARIABLES
 from dnntrain.utils.versions import read_version
 

@@ -27,7 +27,8 @@ from dnntrain.run.rank_group import (
     show_stacks,
     write_failure,
 )
-from dnntrain.utils.files import make_folder, open_file, read_json
+from dnntrain.utils.files import make_folder, open_file
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.signals import raise_on_signals, unblock_signals

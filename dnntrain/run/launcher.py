@@ -23,7 +23,8 @@ from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.run.outputs import list_missing_outputs
 from dnntrain.run.result import RunResult
 from dnntrain.utils.downloads import NO_DOWNLOAD_VARIABLE, get_refusal_reason
-from dnntrain.utils.files import check_file, read_json, remove_file
+from dnntrain.utils.files import check_file, remove_file
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.signals import SignalReceived, blocked_signals, ignore_signals, signal_handlers
 
 if TYPE_CHECKING:

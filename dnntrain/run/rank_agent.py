@@ -160,7 +160,8 @@ def _kill_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _write_failure(folder: Path, rank: int, pid: int, code: int) -> None:
-    from dnntrain.utils.files import make_folder, write_json
+    from dnntrain.utils.files import make_folder
+    from dnntrain.utils.json_files import write_json
 
     make_folder(folder / "logs")
     name = signal.Signals(-code).name if code < 0 else ""

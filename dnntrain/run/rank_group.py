@@ -26,7 +26,8 @@ from dnntrain.distributed.rendezvous import Failure, Rendezvous, get_first_line
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks
 from dnntrain.errors import ConfigError, DnntrainError, RankError, Stopped
 from dnntrain.run.directory import RunDirectory
-from dnntrain.utils.files import make_folder, read_json, write_bytes
+from dnntrain.utils.files import make_folder, write_bytes
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.signals import SignalReceived
 
 Value = TypeVar("Value")

@@ -24,7 +24,7 @@ from dnntrain.inference.run_args import (
 )
 from dnntrain.run.directory import lock_folder
 from dnntrain.utils.downloads import forbid_downloads
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.world import World
 
 

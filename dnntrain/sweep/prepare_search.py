@@ -13,7 +13,7 @@ from dnntrain.config.line_composer import LineComposer
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
-from dnntrain.protocols.task import find_metric
+from dnntrain.protocols.metric import find_metric
 from dnntrain.sweep.compose_trials import compose_trials
 from dnntrain.sweep.option_values import RuleName, SamplerName
 from dnntrain.sweep.prepare import (

@@ -29,7 +29,8 @@ from dnntrain.sweep.sweep_directory import (
     write_list,
     write_results,
 )
-from dnntrain.utils.files import make_folder, read_json, write_json, write_text
+from dnntrain.utils.files import make_folder, write_text
+from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.units import pluralize
 from dnntrain.utils.world import World
 

@@ -10,7 +10,7 @@ from dnntrain.protocols import MetricInfo
 from dnntrain.sweep.search_log import SearchLog
 from dnntrain.sweep.sweep_directory import Trial
 from dnntrain.training.metrics_writer import read_rows
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 
 
 def read_results(folder: Path, metrics: Sequence[MetricInfo]) -> list[float]:

@@ -14,7 +14,8 @@ from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import write_saved_config
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv
-from dnntrain.utils.files import make_folder, open_file, read_json, read_text, write_json, write_text
+from dnntrain.utils.files import make_folder, open_file, read_text, write_text
+from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.words import add_config_dir, join_words
 

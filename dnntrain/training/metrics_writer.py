@@ -18,7 +18,8 @@ from torch import Tensor
 from dnntrain.errors import DivergedError
 from dnntrain.protocols import Adjustment, MetricCallback, StepLoss
 from dnntrain.training.progress import Progress
-from dnntrain.utils.files import name_file, open_file, parse_json, read_bytes, sync_to_disk, to_strict_json, write_text
+from dnntrain.utils.files import name_file, open_file, read_bytes, sync_to_disk, write_text
+from dnntrain.utils.json_files import parse_json, to_strict_json
 
 Listener = Callable[[Mapping[str, Any]], None]
 Reduce = Callable[[Tensor], Tensor]

@@ -14,7 +14,7 @@ from dnntrain.errors import DnntrainError
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.lines import Line
 from dnntrain.tune.search import measure_on_ranks
-from dnntrain.utils.files import read_json, write_json
+from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.units import format_seconds
 
 if TYPE_CHECKING:

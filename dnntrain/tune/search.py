@@ -93,7 +93,7 @@ def _launch_ranks(session: Session, folder: Path, target: str, options: Mapping[
     They exchange files with this process in `folder`.
     """
     from dnntrain.run.launcher import run_module_on_ranks
-    from dnntrain.utils.files import read_json
+    from dnntrain.utils.json_files import read_json
 
     request = {
         "target": target,

@@ -15,7 +15,7 @@ from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.evidence import compute_effect_interval
-from dnntrain.utils.files import read_json, write_json
+from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.world import World
 

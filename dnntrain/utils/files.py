@@ -7,8 +7,6 @@ another file, and a pipe would block it. So every file of a run directory is ope
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import re
 import shutil
@@ -20,8 +18,6 @@ from pathlib import Path
 from typing import IO, Any, Literal, TextIO, overload
 
 from dnntrain.errors import FileKindError
-
-_MAX_JSON_DEPTH = 64
 
 #: Endings of images and of files of data sets.
 _DATA_SUFFIXES = (
@@ -193,17 +189,6 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (no NaN), indented, atomically. A text that is not UTF-8, such as a path, is escaped."""
-    value = to_strict_json(value)
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    try:
-        data = text.encode()
-    except UnicodeEncodeError:
-        data = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-    write_bytes(path, data)
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed calls of `write_bytes` left in `folder`.
 
@@ -221,63 +206,6 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def to_strict_json(value: Any) -> Any:
-    """Return `value` as strict JSON.
-
-    Non-finite numbers become strings ("nan", "inf", "-inf"), paths become text.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): to_strict_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_strict_json(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
-
-
-def parse_json(text: str | bytes, **options: Any) -> Any:
-    """Return the value in JSON text, which may be damaged or hostile.
-
-    Raises ValueError for all that can be wrong: the syntax, bytes that are not UTF-8, numbers of
-    thousands of digits, and nesting that is too deep.
-    """
-    try:
-        value = json.loads(text, **options)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    _check_depth(value)
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    """Raise ValueError if a JSON value is nested deeper than code that walks through it can go."""
-    level = [value]
-    for _ in range(_MAX_JSON_DEPTH):
-        level = [
-            item
-            for container in level
-            if isinstance(container, (dict, list))
-            for item in (container.values() if isinstance(container, dict) else container)
-        ]
-        if not level:
-            return
-    raise ValueError("it is nested too deeply")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    It is empty if the file is missing or damaged.
-    """
-    try:
-        value = parse_json(read_bytes(path))
-    except (OSError, ValueError):
-        return {}
-    return dict(value) if isinstance(value, dict) else {}
 
 
 def find_data_file(folder: Path) -> Path | None:

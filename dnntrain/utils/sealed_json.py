@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.errors import CheckpointError, FileKindError
-from dnntrain.utils.files import open_file, parse_json, read_bytes, to_strict_json, write_json
+from dnntrain.utils.files import open_file, read_bytes
+from dnntrain.utils.json_files import parse_json, to_strict_json, write_json
 
 SEAL = "sha256"
 

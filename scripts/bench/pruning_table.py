@@ -19,7 +19,7 @@ from typing import Any
 
 from dnntrain import train
 from dnntrain.utils.evidence import compute_e_values
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 
 CRITERIA = ("random", "magnitude", "taylor", "fpgm", "bn_scale", "lamp", "obd")
 FACTORS = (2, 4, 8)

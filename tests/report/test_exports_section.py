@@ -7,7 +7,7 @@ from pathlib import Path
 from dnntrain.report.exports import render_exports
 from dnntrain.report.load_run import read_run
 from dnntrain.report.page import render_run
-from dnntrain.utils.files import write_json
+from dnntrain.utils.json_files import write_json
 from dnntrain.utils.sealed_json import write_sealed_json
 
 MANIFEST = {

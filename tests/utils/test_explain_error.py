@@ -9,7 +9,7 @@ import pytest
 
 from dnntrain.errors import CheckpointError, ConfigError, DnntrainError
 from dnntrain.utils.explain_error import explain_error
-from dnntrain.utils.files import parse_json, read_json
+from dnntrain.utils.json_files import parse_json, read_json
 
 _ALLOCATION = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000000 bytes. Error code 12"
 

@@ -16,13 +16,12 @@ from dnntrain.utils.files import (
     make_folder,
     open_file,
     read_bytes,
-    read_json,
     read_text,
     remove_file,
     remove_path,
     write_bytes,
-    write_json,
 )
+from dnntrain.utils.json_files import read_json, write_json
 
 MODES: tuple[Mode, ...] = ("rb", "r", "ab", "a", "a+", "wb", "w", "xb")
 

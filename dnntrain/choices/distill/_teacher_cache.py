@@ -28,7 +28,8 @@ from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.choices.distill._options import TeacherOptions
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import BuildContext
-from dnntrain.utils.files import read_bytes, read_text, write_bytes, write_json
+from dnntrain.utils.files import read_bytes, read_text, write_bytes
+from dnntrain.utils.json_files import write_json
 
 #: Bytes of the digest of an input: two of a billion inputs collide with probability 1e-21.
 _DIGEST_BYTES = 16

@@ -9,7 +9,7 @@ from pathlib import Path
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import get_run_path
-from dnntrain.utils.files import to_strict_json
+from dnntrain.utils.json_files import to_strict_json
 
 
 def run(arguments: Arguments) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from dnntrain.cli.parser import Arguments
-from dnntrain.utils.files import to_strict_json
+from dnntrain.utils.json_files import to_strict_json
 
 
 def run(arguments: Arguments) -> int:

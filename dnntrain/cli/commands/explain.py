@@ -31,7 +31,7 @@ def run(arguments: Arguments) -> int:
     from dnntrain.explain.work import ExplainOptions
     from dnntrain.report import check_page_path
     from dnntrain.run.unfinished import write_unfinished_model
-    from dnntrain.utils.files import to_strict_json
+    from dnntrain.utils.json_files import to_strict_json
     from dnntrain.utils.sealed_json import write_sealed_json
 
     page = check_page_path(options["path"]) or (path if path.is_dir() else path.parent) / "explain.html"

@@ -21,7 +21,7 @@ def run(arguments: Arguments) -> int:
     from dnntrain.tune.lines import Line
     from dnntrain.tune.why import WHY_FILE, explain_step_time
     from dnntrain.tune.why_text import format_why
-    from dnntrain.utils.files import write_json
+    from dnntrain.utils.json_files import write_json
 
     def say(text: str) -> None:
         if not arguments.quiet:

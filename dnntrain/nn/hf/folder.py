@@ -16,7 +16,8 @@ from dnntrain.nn.decoder import Decoder, DecoderShape
 from dnntrain.nn.hf.names import Part, list_parts
 from dnntrain.nn.hf.sizes import Family, choose_family, read_sizes
 from dnntrain.nn.weight_files import open_model_file
-from dnntrain.utils.files import make_folder, parse_json, read_bytes, write_json
+from dnntrain.utils.files import make_folder, read_bytes
+from dnntrain.utils.json_files import parse_json, write_json
 
 #: Buffers in files of older versions of transformers, which its networks compute themselves.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")

@@ -20,7 +20,6 @@ from dnntrain.planning.checks.combinations import (
     find_double_claims,
     find_fold_refusals,
     find_input_refusals,
-    find_length_refusals,
     find_loss_scale_refusals,
     find_metric_refusals,
     find_missing_features,
@@ -32,6 +31,7 @@ from dnntrain.planning.checks.combinations import (
 )
 from dnntrain.planning.checks.example_blocks import find_block_refusals
 from dnntrain.planning.checks.federated import find_federated_refusals, get_batch_dims
+from dnntrain.planning.checks.lengths import find_length_refusals
 from dnntrain.planning.checks.parallelism import (
     find_degree_refusals,
     find_format_refusals,
