@@ -12,7 +12,7 @@ from dnntrain.input.prepared import PreparedData
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.batch_size import with_schedule_length
 from dnntrain.planning.plan import Plan
-from dnntrain.planning.planner import epoch_fields
+from dnntrain.planning.schedule_preview import make_epoch_fields
 from dnntrain.protocols import BuildContext, Collectives, Hooks, Method, TargetKind, TrainerHandles
 from dnntrain.training.recovery import add_recovery
 from dnntrain.training.setup import build_unfilled_model
@@ -36,7 +36,7 @@ def make_build_context(
     context = BuildContext(
         seed=config.seed,
         spec=data.spec,
-        **epoch_fields(plan.timetable, plan.total_steps),
+        **make_epoch_fields(plan.timetable, plan.total_steps),
         batch_size=plan.batch_size,
         learning_rate=plan.base_learning_rate,
         device=device,
