@@ -13,12 +13,8 @@ from typing import Any
 from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.manifest import MANIFEST_NAME, Manifest, check_target, read_manifest, write_manifest
-from dnntrain.inference.export_run import (
-    ExportSource,
-    atomic_output_dir,
-    get_installed_format,
-    write_export,
-)
+from dnntrain.export.output_dir import atomic_output_dir
+from dnntrain.inference.export_run import ExportSource, get_installed_format, write_export
 from dnntrain.protocols import QuantChoice
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.units import format_seconds, pluralize

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_bytes_digest, compute_file_digest
-from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
+from dnntrain.checkpoint.model_card import (
+    NO_NORM_ARGS,
+    _parse_card,
+    check_card_digest,
+    parse_model_spec,
+    read_card_widths,
+    seal_card,
+)
+from dnntrain.checkpoint.model_spec import encode_extra_values
 from dnntrain.config.build_choice import decode_choice
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.cost import build_with_zero_weights
@@ -22,16 +30,9 @@ from dnntrain.nn.safetensors_file import encode_safetensors
 from dnntrain.nn.shape import ModelShape, find_head_modules, get_storage_key
 from dnntrain.nn.weights import load_weights
 from dnntrain.protocols import ModelSpec
-from dnntrain.pruning.widths import Widths, apply_widths, decode_widths, get_widths
-from dnntrain.utils.files import read_bytes, write_bytes
-from dnntrain.utils.json_files import parse_json, write_json
-from dnntrain.utils.sealed_json import compute_json_digest
-
-#: The key with the SHA-256 of config.json without this key, beside `sha256`, that of the weights.
-_CARD_DIGEST = "config_sha256"
-
-#: The normalization of a model as it was built.
-_NO_NORM_ARGS: dict[str, Any] = {"name": "none"}
+from dnntrain.pruning.widths import apply_widths, get_widths
+from dnntrain.utils.files import write_bytes
+from dnntrain.utils.json_files import write_json
 
 
 def save_model(
@@ -73,7 +74,7 @@ def save_model(
             "version": __version__,
             "model": architecture,
             "model_args": dict(model_args),
-            "norm_args": dict(norm_args or _NO_NORM_ARGS),
+            "norm_args": dict(norm_args or NO_NORM_ARGS),
             "targets": spec.targets.kind.name.lower(),
             **encode_extra_values(spec),
             "output": {"name": spec.output.name, "shape": list(spec.output.shape)},
@@ -163,7 +164,7 @@ def load_exported_model(path: Path) -> ExportedModel:
     }
     check_card_digest(folder, config)
     check_weights_digest(weights, config)
-    norm_args = model_info.get("norm_args", _NO_NORM_ARGS)
+    norm_args = model_info.get("norm_args", NO_NORM_ARGS)
     norm = decode_choice("norm", norm_args["name"], norm_args)
     model = build_with_zero_weights(lambda: norm.convert_for_export(choice.build(ModelShape.from_spec(spec))))
     model = apply_widths(model, read_card_widths(folder))
@@ -178,34 +179,6 @@ def load_exported_model(path: Path) -> ExportedModel:
 
 def _describe_norm(norm_args: Mapping[str, Any]) -> dict[str, Any]:
     return {} if norm_args["name"] == "none" else {f"norm.{key}": value for key, value in norm_args.items()}
-
-
-def parse_model_spec(config: Mapping[str, Any]) -> ModelSpec:
-    """Return the ModelSpec in a config.json.
-
-    Raises ValueError, which names the key, if a value is missing or has the wrong type or range.
-    """
-    model_info, input_info = (_get_mapping(config, key) for key in ("dnntrain", "pretrained_cfg"))
-    output = _get_mapping(model_info, "output")
-    if not isinstance(model_info.get("sha256", ""), str):
-        raise ValueError("dnntrain.sha256 must be a text")
-    return decode_model_spec(
-        input_shape=input_info.get("input_size"),
-        mean=input_info.get("mean"),
-        std=input_info.get("std"),
-        names=config.get("label_names"),
-        targets=model_info.get("targets"),
-        output_name=output.get("name"),
-        output_shape=output.get("shape"),
-        extra=model_info,
-    )
-
-
-def _get_mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = values.get(key)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key} must be a mapping")
-    return value
 
 
 def _read_config(path: Path, folder: Path) -> dict[str, Any]:
@@ -228,59 +201,6 @@ def _read_config(path: Path, folder: Path) -> dict[str, Any]:
     return _parse_card(folder)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Return the contents of config.json in `folder`.
-
-    Raises CheckpointError if it is missing or damaged.
-    """
-    card = _parse_card(folder)
-    check_card_digest(folder, card)
-    return card
-
-
-def read_card_widths(folder: Path) -> Widths:
-    """Return the widths of the network in `folder`, by its config.json; of a whole one if that says nothing."""
-    file = folder / "config.json"
-    if not file.is_file():
-        return Widths()
-    card = _parse_card(folder)
-    check_card_digest(folder, card)
-    value = card["dnntrain"].get("widths")
-    return Widths() if value is None else decode_widths(value, str(file))
-
-
-def check_card_digest(folder: Path, card: Mapping[str, Any]) -> None:
-    """Check that `card`, the contents of config.json in `folder`, has the checksum of its values.
-
-    Raises CheckpointError if not.
-    """
-    if card["dnntrain"].get(_CARD_DIGEST) != _compute_card_digest(card):
-        raise CheckpointError(
-            f"{folder / 'config.json'} is damaged or was altered: its values do not match its SHA-256",
-            "restore it from a copy, or export the model again",
-        )
-
-
-def _parse_card(folder: Path) -> dict[str, Any]:
-    """Return the contents of config.json in `folder` if they have its form."""
-    file = folder / "config.json"
-    try:
-        config = parse_json(read_bytes(file))
-        if not isinstance(config, dict):
-            raise ValueError("it must hold a mapping")
-        parse_model_spec(config)
-        model_info = config["dnntrain"]
-        _get_mapping(model_info, "model_args")
-        if not isinstance(model_info.get("model"), str):
-            raise ValueError("dnntrain.model must be a text")
-        norm_args = model_info.get("norm_args", _NO_NORM_ARGS)
-        if not isinstance(norm_args, dict) or not isinstance(norm_args.get("name"), str):
-            raise ValueError("dnntrain.norm_args must be a mapping with a name")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}", "export the model again") from None
-    return config
-
-
 def check_weights_digest(file: Path, card: Mapping[str, Any]) -> None:
     """Check that `card`, the contents of config.json, has the checksum of the weights in `file`.
 
@@ -295,14 +215,3 @@ def check_weights_digest(file: Path, card: Mapping[str, Any]) -> None:
             f"{str(expected_sha256)[:12]}…)",
             "restore it from a copy, or train the run again",
         )
-
-
-def seal_card(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json with the checksum of their values."""
-    return {**card, "dnntrain": {**card["dnntrain"], _CARD_DIGEST: _compute_card_digest(card)}}
-
-
-def _compute_card_digest(card: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of config.json without its own checksum."""
-    model_info = {key: value for key, value in card["dnntrain"].items() if key != _CARD_DIGEST}
-    return compute_json_digest({**card, "dnntrain": model_info})

@@ -12,7 +12,7 @@ from dnntrain.utils.json_files import parse_json
 
 def find_vocabulary(path: Path) -> Vocabulary | None:
     """Return the vocabulary of a run, an export, or a file of weights; None if nothing states one."""
-    from dnntrain.checkpoint.portable_model import parse_model_spec
+    from dnntrain.checkpoint.model_card import parse_model_spec
 
     file = (path if path.is_dir() else path.parent) / "config.json"
     if not file.is_file():

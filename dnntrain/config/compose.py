@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.choice_selection import Overlay, Selection, get_choice_names
+from dnntrain.config.choice_selection import get_choice_names
 from dnntrain.config.convert import MISSING, to_plain
 from dnntrain.config.decode import decode_to_plain
 from dnntrain.config.groups import GROUPS, LISTS, SINGLE
@@ -20,6 +20,7 @@ from dnntrain.config.paths import make_paths_absolute
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_values import apply_saved_values, find_saved_picks
 from dnntrain.config.schema import REQUIRED
+from dnntrain.config.selection import Overlay, Selection
 from dnntrain.config.validate import ValidCommandLine, validate_overrides
 from dnntrain.config.yaml_io import iterate_leaves
 from dnntrain.errors import ConfigError

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from dnntrain.config import run_config
-from dnntrain.config.choice_selection import Selection
 from dnntrain.config.fields import Arguments
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.registry import Choice, Registry
 from dnntrain.config.schema import FieldSchema, read_class_fields
+from dnntrain.config.selection import Selection
 from dnntrain.config.yaml_io import format_path
 from dnntrain.errors import ConfigError
 from dnntrain.utils.suggest import compute_edit_distance, did_you_mean, find_nearest

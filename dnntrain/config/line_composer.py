@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnntrain.config.choice_selection import Selection
 from dnntrain.config.compose import compose_unresolved, resolve
 from dnntrain.config.convert import MISSING, convert_value, to_plain
 from dnntrain.config.key_table import KeyTable
@@ -16,6 +15,7 @@ from dnntrain.config.overrides import Override, read_overrides
 from dnntrain.config.paths import make_paths_absolute, names_path
 from dnntrain.config.registry import Choice
 from dnntrain.config.safety import has_interpolation
+from dnntrain.config.selection import Selection
 from dnntrain.config.validate import ValidCommandLine, find_override_mistakes, make_translator, validate_overrides
 from dnntrain.config.yaml_io import iterate_leaves
 from dnntrain.errors import ConfigError

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.config.choice_selection import Pick
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.registry import Registry
 from dnntrain.config.run_config import ROOT_KEYS, SECTIONS
 from dnntrain.config.saved_choice import find_saved_choice
+from dnntrain.config.selection import Pick
 from dnntrain.errors import ConfigError
 
 if TYPE_CHECKING:

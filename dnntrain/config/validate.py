@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.config.choice_selection import Pick, Selection, select_choices
+from dnntrain.config.choice_selection import select_choices
 from dnntrain.config.convert import MISSING, convert_value
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.key_table import KeyTable, UnknownKeyError
 from dnntrain.config.overrides import Override, format_mistake, read_overrides
 from dnntrain.config.registry import Choice, Registry, load_registry
 from dnntrain.config.safety import find_key_problem, find_value_problem, has_interpolation
+from dnntrain.config.selection import Pick, Selection
 from dnntrain.config.yaml_io import YamlFile, format_path, read_yaml
 from dnntrain.errors import ConfigError
 

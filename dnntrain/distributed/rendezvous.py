@@ -14,16 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from torch.distributed import DistError, DistNetworkError
 from torch.distributed.distributed_c10d import Store
 
+from dnntrain.distributed.failure import Failure, get_first_line
 from dnntrain.distributed.signed_store import SignedStore
 from dnntrain.distributed.store import connect_to_store
-from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
-from dnntrain.utils.explain_error import explain_error
+from dnntrain.errors import ConfigError, RankError
 from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
@@ -35,51 +34,6 @@ JOIN_TIMEOUT_S = 600.0
 _ANSWER_TIMEOUT_S = 5.0
 
 _POLL_RANGE_S = (0.005, 0.2)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The failure that ends a run of several ranks: `rank` failed on `host`.
-
-    kind  "error" (a mistake of the user), "bug", "lost" or "hung"
-    """
-
-    rank: int
-    host: str
-    kind: str
-    exit_code: int
-    message: str
-    hint: str = ""
-    traceback: str = ""
-
-    @classmethod
-    def from_error(cls, error: BaseException, rank: int) -> Failure:
-        """Return the failure of this rank that `error` causes."""
-        import traceback
-
-        host = socket.gethostname()
-        error = explain_error(error) or error
-        if isinstance(error, DnntrainError):
-            kind = "lost" if isinstance(error, RankError) else "error"
-            return cls(rank, host, kind, error.exit_code, error.message, error.hint)
-        text = "".join(traceback.format_exception(error)).rstrip()
-        return cls(rank, host, "bug", 1, f"{type(error).__name__}: {error}", traceback=text)
-
-    def to_exception(self, with_rank: bool = True) -> DnntrainError:
-        """Return the exception of every rank; for a bug, with the traceback."""
-        if self.kind == "bug":
-            return RankError(f"rank {self.rank} on {self.host} ended with an error:\n{self.traceback}")
-        prefix = (
-            f"rank {self.rank} on {self.host}: " if with_rank and self.kind == "error" and self.exit_code < 10 else ""
-        )
-        return make_exit_error(self.exit_code, prefix + self.message, self.hint)
-
-    def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Failure:
-        return cls(**json.loads(data))
 
 
 class Rendezvous:
@@ -298,8 +252,3 @@ def _greet_main(root: SignedStore, world: World, timeout_s: float) -> str:
                 return token
         time.sleep(0.02)
     raise RankError(f"rank {world.rank} got no answer from the main rank within {timeout_s:g} s")
-
-
-def get_first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type if it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -18,13 +18,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from torch.distributed import DistError
 
-from dnntrain.distributed.rendezvous import Failure, Rendezvous
+from dnntrain.distributed.failure import Failure
+from dnntrain.distributed.process_identity import ProcessIdentity
+from dnntrain.distributed.rendezvous import Rendezvous
 from dnntrain.distributed.signed_store import SignedStore
 from dnntrain.errors import RankError
 from dnntrain.utils.files import make_folder, open_file, read_text
@@ -43,45 +44,6 @@ _LOST_CONTACT_S = 6.0
 LOST_CONTACT_HINT = (
     "check the network and the node of rank 0, then start all nodes again to resume from the last checkpoint"
 )
-
-
-@dataclass(frozen=True)
-class ProcessIdentity:
-    """The identity of a process.
-
-    It differs from later processes with the same number.
-
-    pid_namespace  the running kernel and the namespace of process numbers
-    start_time     the kernel's start time of the process
-    """
-
-    host: str
-    pid_namespace: str
-    pid: int
-    start_time: str
-
-    @classmethod
-    def of_this_process(cls) -> ProcessIdentity:
-        return cls(socket.gethostname(), _read_pid_namespace(), os.getpid(), _read_process_stat(os.getpid())[1])
-
-    @property
-    def state(self) -> str:
-        """The state of the process as a letter of the kernel: R, S, D, T (stopped) or Z.
-
-        X if the process has ended; ? if it runs on another host.
-        """
-        if self.pid_namespace != _read_pid_namespace() or not self.start_time:
-            return "?"
-        state, start_time = _read_process_stat(self.pid)
-        return state if start_time == self.start_time else "X"
-
-    def send_signal(self, signal_number: int) -> None:
-        """Send a signal if the process still exists."""
-        if self.state not in "?XZ":
-            os.kill(self.pid, signal_number)
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
 
 
 #: Seconds within which a continued process must write its stacks, and the interval between looks at the file.
@@ -287,22 +249,3 @@ def read_stacks(folder: Path) -> str:
     files = sorted(folder.glob("stacks-rank_*.txt"), key=lambda file: (len(file.name), file.name))
     texts = [(file.stem.removeprefix("stacks-"), read_text(file, errors="replace")) for file in files]
     return "\n".join(f"--- {name}\n{text.rstrip()}" for name, text in texts if text.strip())
-
-
-def _read_pid_namespace() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _read_process_stat(pid: int) -> tuple[str, str]:
-    """Return (state, start time) of a process from /proc/PID/stat.
-
-    The state is X if the process has ended.
-    """
-    try:
-        stat_fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return "X", ""
-    return stat_fields[0], stat_fields[19]

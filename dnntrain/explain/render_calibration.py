@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dnntrain.explain.calibration import Calibration, Reliability
+from dnntrain.report.chart_data import Curve
 from dnntrain.report.format import format_percent, format_short
 from dnntrain.report.html import escape_text, render_section
-from dnntrain.report.svg_chart import Curve, draw_chart
+from dnntrain.report.svg_chart import draw_chart
 
 
 def render_calibration(calibration: Calibration) -> str:

@@ -12,9 +12,10 @@ from dnntrain.explain.map_checks import Check
 from dnntrain.explain.maps import CheckedMaps
 from dnntrain.explain.pictures import draw_map, draw_picture, restore_pixels
 from dnntrain.explain.statistics import Interval
+from dnntrain.report.chart_data import Curve
 from dnntrain.report.format import format_percent, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
-from dnntrain.report.svg_chart import Curve, draw_chart
+from dnntrain.report.svg_chart import draw_chart
 
 TITLES = {
     "worst": "Most wrong",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from dnntrain.checkpoint.portable_model import read_card_widths
+from dnntrain.checkpoint.model_card import read_card_widths
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_choice import find_saved_choice
 from dnntrain.nn.shape import ModelShape

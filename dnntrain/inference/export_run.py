@@ -6,11 +6,7 @@ It is written beside its target, read back, compared with its source, and then m
 from __future__ import annotations
 
 import copy
-import glob
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +30,12 @@ from dnntrain.export.formats import (
 from dnntrain.export.manifest import Manifest, check_target, read_manifest, write_manifest
 from dnntrain.export.open_export import open_export
 from dnntrain.export.options import NO_OPTIONS, ExportOptions, HalfModel, repeat_examples
+from dnntrain.export.output_dir import atomic_output_dir
 from dnntrain.export.parity import MIN_AGREEMENT, Parity, measure_parity
 from dnntrain.export.rescale import rescale_outputs
 from dnntrain.inference.evaluate_run import DataSplit, load_data_splits
 from dnntrain.inference.load import LoadedModel, select_export_config
 from dnntrain.protocols import Batch, QuantChoice
-from dnntrain.utils.files import remove_path, sync_to_disk
 from dnntrain.utils.rng import Key
 from dnntrain.utils.units import format_seconds
 
@@ -228,44 +224,6 @@ def check_half_parity(parity: Parity, max_drop: float) -> None:
             f"more than {100 * max_drop:g} %",
             "leave --half out: the model needs the range or the precision of float32",
         )
-
-
-def _is_running(pid: str) -> bool:
-    """Return whether a process with this id runs on this machine."""
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (ValueError, OSError):
-        return False
-    return True
-
-
-@contextmanager
-def atomic_output_dir(target: Path) -> Iterator[Path]:
-    """Create a folder beside `target` that replaces it if the body succeeds.
-
-    The folder is removed if the body fails. Folders that killed exports to the same target left
-    behind are removed too.
-    """
-    host = f".{target.name}.tmp-{socket.gethostname()}"
-    temporary_dir = target.with_name(f"{host}-{os.getpid()}")
-    for leftover in target.parent.glob(f"{glob.escape(host)}-*"):
-        # A leftover with this process's own id is from an earlier process: in a container the ids
-        # repeat.
-        if leftover == temporary_dir or not _is_running(leftover.name.rpartition("-")[2]):
-            remove_path(leftover, ignore_errors=True)
-    try:
-        temporary_dir.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"path={target} cannot be created: {error}", "name a folder that can be written") from None
-    try:
-        yield temporary_dir
-        remove_path(target)
-        temporary_dir.replace(target)
-        sync_to_disk(target.parent)
-    finally:
-        remove_path(temporary_dir, ignore_errors=True)
 
 
 def summarize_export(card: Manifest, target: Path) -> dict[str, Any]:

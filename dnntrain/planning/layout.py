@@ -11,7 +11,8 @@ from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.combinations import find_unmet_requirements
 from dnntrain.planning.checks.federated import get_batch_dims
 from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
-from dnntrain.planning.parallelism import check_pipeline, compute_micro_batches, plan_parallelism
+from dnntrain.planning.checks.pipeline import check_pipeline
+from dnntrain.planning.parallelism import compute_micro_batches, plan_parallelism
 from dnntrain.planning.plan import DataFacts, ModelFacts
 from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware

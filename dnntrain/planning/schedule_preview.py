@@ -7,7 +7,7 @@ from typing import Any
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.planning.batch_size import is_batch_size_scheduled
-from dnntrain.planning.plan import CURVE_POINTS
+from dnntrain.planning.curve_text import CURVE_POINTS
 from dnntrain.planning.seq_len import preview_seq_len
 from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
 from dnntrain.utils.epochs import EpochSchedule

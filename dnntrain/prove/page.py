@@ -6,10 +6,11 @@ from pathlib import Path
 
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.result import ProveResult, describe_verdict, format_difference
+from dnntrain.report.chart_data import Curve
 from dnntrain.report.format import format_metric
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
 from dnntrain.report.page import render_page
-from dnntrain.report.svg_chart import Curve, draw_chart
+from dnntrain.report.svg_chart import draw_chart
 from dnntrain.utils.files import write_bytes
 
 _TONES = {"better": "good", "worse": "bad", "equivalent": "good", "undecided": ""}

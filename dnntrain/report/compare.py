@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 
 from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.report.chart_data import Curve, make_curve
 from dnntrain.report.format import format_metric, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
-from dnntrain.report.load_run import RunData, parse_number
+from dnntrain.report.load_run import RunData
 from dnntrain.report.sections import get_best_value, get_test_value
 from dnntrain.report.style import TONES
-from dnntrain.report.svg_chart import Curve, draw_chart, make_curve
+from dnntrain.report.svg_chart import draw_chart
+from dnntrain.report.untrusted_files import parse_number
 from dnntrain.utils.units import format_bytes, format_count, format_seconds
 
 _MAX_TOTAL_POINTS = 12_000

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.report.format import Point, format_metric, thin_points
-from dnntrain.report.load_run import Event, RunData, read_run
+from dnntrain.report.load_metrics import Event
+from dnntrain.report.load_run import RunData, read_run
 from dnntrain.report.sections import get_best_value, get_test_value
 from dnntrain.report.style import TONES
 from dnntrain.utils.explain_error import explain_lack_of_resources

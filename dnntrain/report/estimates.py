@@ -8,8 +8,8 @@ from typing import Any
 
 from dnntrain.report.format import Point, format_short
 from dnntrain.report.html import isolate_text, render_table
-from dnntrain.report.load_run import parse_number
 from dnntrain.report.scatter import draw_scatter
+from dnntrain.report.untrusted_files import parse_number
 
 _MAX_TARGETS = 8
 _MAX_POINTS = 2000

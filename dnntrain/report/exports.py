@@ -9,7 +9,8 @@ from typing import Any
 
 from dnntrain.report.format import format_metric, format_percent
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
-from dnntrain.report.load_run import RunData, parse_number, read_data
+from dnntrain.report.load_run import RunData
+from dnntrain.report.untrusted_files import parse_number, read_data
 from dnntrain.utils.units import format_bytes
 
 _MAX_EXPORTS = 20

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dnntrain.report.html import escape_text, render_details, render_pairs, render_section
-from dnntrain.report.load_run import RunData, parse_number
+from dnntrain.report.load_run import RunData
+from dnntrain.report.untrusted_files import parse_number
 from dnntrain.utils.units import format_bytes, format_count, pluralize
 
 _MAX_CONFIG_ROWS = 500

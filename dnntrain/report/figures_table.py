@@ -7,7 +7,7 @@ from typing import Any
 
 from dnntrain.report.format import format_percent
 from dnntrain.report.html import isolate_text, render_table
-from dnntrain.report.load_run import parse_number
+from dnntrain.report.untrusted_files import parse_number
 
 _FIGURES = ("precision", "recall", "f1")
 _MAX_ROWS = 200

@@ -9,9 +9,10 @@ from dnntrain.report.format import format_percent
 from dnntrain.report.generated_texts import render_progress, render_texts
 from dnntrain.report.html import escape_text, isolate_text, render_section
 from dnntrain.report.label_curves import render_label_curves
-from dnntrain.report.load_run import RunData, parse_number
+from dnntrain.report.load_run import RunData
 from dnntrain.report.pictures import MAX_TOTAL_PICTURE_BYTES, validate_picture
 from dnntrain.report.pixels import render_overlays, render_pixels
+from dnntrain.report.untrusted_files import parse_number
 
 _MAX_PICTURES = 48
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dnntrain.report.html import escape_text, isolate_text, render_table
-from dnntrain.report.load_run import parse_number
+from dnntrain.report.untrusted_files import parse_number
 
 _MAX_TEXTS = 8
 _MAX_CHARACTERS = 4000

@@ -9,7 +9,8 @@ from dnntrain.report.facts import (
     to_mapping,
 )
 from dnntrain.report.html import escape_text, isolate_text
-from dnntrain.report.load_run import RunData, parse_number
+from dnntrain.report.load_run import RunData
+from dnntrain.report.untrusted_files import parse_number
 
 
 def render_heading(run: RunData) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dnntrain.report.format import Point
-from dnntrain.report.load_run import parse_number
 from dnntrain.report.scatter import draw_scatter
+from dnntrain.report.untrusted_files import parse_number
 
 _MAX_LABELS = 24
 _MAX_POINTS = 200

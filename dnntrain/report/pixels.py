@@ -7,8 +7,8 @@ from typing import Any
 
 from dnntrain.report.format import format_percent
 from dnntrain.report.html import escape_text, isolate_text, render_table
-from dnntrain.report.load_run import parse_number
 from dnntrain.report.pictures import MAX_TOTAL_PICTURE_BYTES, validate_picture
+from dnntrain.report.untrusted_files import parse_number
 from dnntrain.utils.mask_picture import make_palette
 
 _FIGURES = ("iou", "precision", "recall", "share")

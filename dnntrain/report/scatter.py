@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dnntrain.report.chart_data import Axis
 from dnntrain.report.format import Point, compute_ticks, format_short
 from dnntrain.report.html import escape_text
-from dnntrain.report.svg_chart import Axis
 
 _SIZE = 1000
 

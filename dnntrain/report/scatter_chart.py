@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnntrain.protocols import MetricInfo
+from dnntrain.report.chart_data import Axis
 from dnntrain.report.format import compute_log_ticks, compute_ticks, format_metric, format_short
 from dnntrain.report.html import escape_text
-from dnntrain.report.svg_chart import Axis
 
 _SIZE = 1000
 _MAX_TONES = 8

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from dnntrain.protocols import LOSS, MetricInfo
+from dnntrain.report.chart_data import Curve, Mark, make_curve
 from dnntrain.report.facts import (
     _format_flops,
     _format_length,
@@ -17,8 +18,9 @@ from dnntrain.report.facts import (
 )
 from dnntrain.report.format import format_metric, format_short
 from dnntrain.report.html import escape_text, isolate_text, render_section
-from dnntrain.report.load_run import RunData, parse_number
-from dnntrain.report.svg_chart import Curve, Mark, draw_chart, make_curve
+from dnntrain.report.load_run import RunData
+from dnntrain.report.svg_chart import draw_chart
+from dnntrain.report.untrusted_files import parse_number
 from dnntrain.utils.units import format_seconds
 
 #: Columns that are set, not measured: drawn without smoothing.

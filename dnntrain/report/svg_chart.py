@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from dnntrain.protocols import MetricInfo
+from dnntrain.report.chart_data import CHART_SIZE, Axis, Curve, Mark
 from dnntrain.report.format import (
     Point,
     compute_log_ticks,
@@ -24,85 +24,13 @@ from dnntrain.report.format import (
     thin_points,
 )
 from dnntrain.report.html import escape_text
-from dnntrain.report.series import Series
 from dnntrain.utils.units import format_seconds
 
-#: Units of the drawing in both directions.
-_SIZE = 1000
 _PLAIN = MetricInfo("")
 _MAX_POINTS = 400
 _MAX_STRIPS = 60
 #: Positive values that span more than this factor are drawn on a logarithmic axis.
 _LOG_SPAN = 40
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line: `pieces` of finite points in the order of x, interrupted at `gaps`.
-
-    A gap is at some of the `not_finite` many values that are not finite. `tone` numbers the color;
-    `dashed` distinguishes lines of one tone. A `noisy` curve with many points is drawn as a thin
-    line of all points under a thick line of their mean.
-    """
-
-    label: str
-    pieces: tuple[tuple[Point, ...], ...]
-    tone: int
-    gaps: tuple[float, ...] = ()
-    not_finite: int = 0
-    dashed: bool = False
-    noisy: bool = False
-
-    @property
-    def points(self) -> list[Point]:
-        return [point for piece in self.pieces for point in piece]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A vertical line at x, with a short sign on top and its meaning."""
-
-    x: float
-    sign: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Map values to the drawing: 0 at `low`, `_SIZE` at `high`."""
-
-    low: float
-    high: float
-    log: bool = False
-    ticks: tuple[float, ...] = field(default=())
-
-    def project(self, value: float) -> float:
-        """Return the position of `value`, 0 to `_SIZE`."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        distance = (math.log(value) if self.log else value) - low
-        return _SIZE * min(max(distance / (high - low), 0.0), 1.0)
-
-
-def make_curve(
-    label: str, series: Series, tone: int, *, by_time: bool = False, dashed: bool = False, noisy: bool = False
-) -> Curve:
-    """Return a curve through the points of `series`, with gaps at values that are not finite.
-
-    The x axis is the step or the time.
-    """
-    pieces: list[list[Point]] = [[]]
-    gaps: list[float] = []
-    for x, value in zip(series.wall_s if by_time else series.step, series.value, strict=True):
-        if not math.isfinite(x):
-            continue
-        if math.isfinite(value):
-            pieces[-1].append((x, value))
-        else:
-            gaps.append(x)
-            if pieces[-1]:
-                pieces.append([])
-    finite_pieces = tuple(tuple(piece) for piece in pieces if piece)
-    return Curve(label, finite_pieces, tone, tuple(gaps), series.not_finite, dashed, noisy)
 
 
 def draw_chart(
@@ -135,10 +63,13 @@ def draw_chart(
         return format_metric(metric, value)
 
     shapes = [
-        *(f'<path class="grid" d="M0 {_SIZE - y_axis.project(tick):.0f}H{_SIZE}"/>' for tick in y_axis.ticks),
-        *(f'<path class="gap" d="M{x_axis.project(x):.0f} {_SIZE}V{_SIZE - 30}"/>' for x in _pick_evenly(gaps, 60)),
+        *(f'<path class="grid" d="M0 {CHART_SIZE - y_axis.project(tick):.0f}H{CHART_SIZE}"/>' for tick in y_axis.ticks),
+        *(
+            f'<path class="gap" d="M{x_axis.project(x):.0f} {CHART_SIZE}V{CHART_SIZE - 30}"/>'
+            for x in _pick_evenly(gaps, 60)
+        ),
         *(_draw_curve(item, x_axis, y_axis, max_points) for item in curves),
-        *(f'<path class="mark" d="M{x_axis.project(mark.x):.0f} 0V{_SIZE}"/>' for mark in marks),
+        *(f'<path class="mark" d="M{x_axis.project(mark.x):.0f} 0V{CHART_SIZE}"/>' for mark in marks),
         *_draw_strips(curves, x_axis, y_axis, x_name, format_x, format_value),
     ]
     signs = "".join(
@@ -152,7 +83,7 @@ def draw_chart(
         f'<figure class="chart"><figcaption><h3>{escape_text(title)}</h3>'
         f"{_draw_legend(curves, format_value)}</figcaption>"
         f'<div class="plot"><div class="ys" aria-hidden="true">{y_labels}</div>'
-        f'<div class="field"><svg viewBox="0 0 {_SIZE} {_SIZE}" preserveAspectRatio="none" role="img" '
+        f'<div class="field"><svg viewBox="0 0 {CHART_SIZE} {CHART_SIZE}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape_text(description, 900)}">{"".join(shapes)}</svg>{signs}</div>'
         f'<div class="xs" aria-hidden="true">{_draw_labels(x_axis, "left", format_x)}'
         f"<b>{escape_text(x_name)}</b></div></div>"
@@ -217,7 +148,7 @@ def _draw_curve(curve: Curve, x_axis: Axis, y_axis: Axis, max_points: int) -> st
     def draw_path(pieces: Sequence[Sequence[Point]], names: str) -> str:
         data = "".join(
             "".join(
-                f"{'L' if index else 'M'}{x_axis.project(x):.1f} {_SIZE - y_axis.project(y):.1f}"
+                f"{'L' if index else 'M'}{x_axis.project(x):.1f} {CHART_SIZE - y_axis.project(y):.1f}"
                 for index, (x, y) in enumerate(piece)
             )
             + ("h0" if len(piece) == 1 else "")
@@ -228,7 +159,7 @@ def _draw_curve(curve: Curve, x_axis: Axis, y_axis: Axis, max_points: int) -> st
     point_budgets = [max(4, round(max_points * len(piece) / max(total, 1))) for piece in curve.pieces[:200]]
     pieces = [thin_points(piece, budget) for piece, budget in zip(curve.pieces, point_budgets, strict=False)]
     if total < 80 or not curve.noisy:
-        dots = "".join(f"M{x_axis.project(x):.1f} {_SIZE - y_axis.project(y):.1f}h0" for x, y in curve.points)
+        dots = "".join(f"M{x_axis.project(x):.1f} {CHART_SIZE - y_axis.project(y):.1f}h0" for x, y in curve.points)
         return draw_path(pieces, kind) + (f'<path class="dots t{curve.tone}" d="{dots}"/>' if total <= 30 else "")
     means = [
         thin_points(smooth_points(piece, max(3, total // 40)), budget)
@@ -251,7 +182,7 @@ def _draw_strips(
         return []
     xs = _pick_evenly(sorted({x for _, points in curve_points for x, _ in points}), _MAX_STRIPS)
     centers = [x_axis.project(x) for x in xs]
-    edges = [0.0, *((left + right) / 2 for left, right in pairwise(centers)), float(_SIZE)]
+    edges = [0.0, *((left + right) / 2 for left, right in pairwise(centers)), float(CHART_SIZE)]
     strips = []
     for x, center, left, right in zip(xs, centers, edges[:-1], edges[1:], strict=True):
         tooltip_lines, dots = [f"{x_name} {format_x(x)}"], []
@@ -260,12 +191,12 @@ def _draw_strips(
             if abs(x_axis.project(near_x) - center) <= max(right - left, 1.0):
                 tooltip_lines.append(f"{item.label} {format_value(near_y)}")
                 dots.append(
-                    f'<path class="dots t{item.tone}" d="M{center:.0f} {_SIZE - y_axis.project(near_y):.0f}h0"/>'
+                    f'<path class="dots t{item.tone}" d="M{center:.0f} {CHART_SIZE - y_axis.project(near_y):.0f}h0"/>'
                 )
         strips.append(
             f'<g class="strip"><title>{escape_text(chr(10).join(tooltip_lines), 600)}</title>'
-            f'<rect x="{left:.0f}" width="{max(right - left, 1):.0f}" height="{_SIZE}"/>'
-            f'<path d="M{center:.0f} 0V{_SIZE}"/>{"".join(dots[:8])}</g>'
+            f'<rect x="{left:.0f}" width="{max(right - left, 1):.0f}" height="{CHART_SIZE}"/>'
+            f'<path d="M{center:.0f} 0V{CHART_SIZE}"/>{"".join(dots[:8])}</g>'
         )
     return strips
 

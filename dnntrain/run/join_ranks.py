@@ -14,7 +14,8 @@ from pathlib import Path
 from dnntrain.config.decode import decode_config
 from dnntrain.config.run_config import RunConfig
 from dnntrain.distributed import collectives
-from dnntrain.distributed.rendezvous import Failure, Rendezvous
+from dnntrain.distributed.failure import Failure
+from dnntrain.distributed.rendezvous import Rendezvous
 from dnntrain.distributed.watchdog import Watchdog
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.run.directory import get_log_path

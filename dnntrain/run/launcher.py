@@ -137,7 +137,7 @@ class _RankLauncher:
 
 def _find_cause(path: Path, result: Mapping[str, Any], code: int, stop_signal: int | None) -> DnntrainError:
     """Return the error of the first failed rank: as the ranks agreed, else as the agent saw it."""
-    from dnntrain.distributed.rendezvous import Failure
+    from dnntrain.distributed.failure import Failure
     from dnntrain.distributed.watchdog import read_stacks
 
     hint = f"resume from the last checkpoint with: dnntrain resume {path}"

@@ -22,7 +22,8 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.run_config import RunConfig
-from dnntrain.distributed.rendezvous import Failure, Rendezvous, get_first_line
+from dnntrain.distributed.failure import Failure, get_first_line
+from dnntrain.distributed.rendezvous import Rendezvous
 from dnntrain.distributed.watchdog import LOST_CONTACT_HINT, Watchdog, read_stacks
 from dnntrain.errors import ConfigError, DnntrainError, RankError, Stopped
 from dnntrain.run.directory import RunDirectory

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dnntrain.checkpoint.checkpoint_folder import list_checkpoints
-from dnntrain.checkpoint.portable_model import read_card_widths
+from dnntrain.checkpoint.model_card import read_card_widths
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
 from dnntrain.input.evaluation_check import check_evaluation_images

@@ -11,7 +11,7 @@ from dnntrain.utils.units import format_bytes
 def format_result(target: str, result: Mapping[str, Any]) -> str:
     """Return a text on how the result was found."""
     if target == "lr":
-        from dnntrain.planning.plan import draw_bars
+        from dnntrain.planning.curve_text import draw_bars
 
         # Cut at the loss of the first steps: an explosion would hide the fall before it.
         highest, lowest = result["smoothed"][0], min(result["smoothed"])

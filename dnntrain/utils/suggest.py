@@ -77,7 +77,7 @@ def did_you_mean(word: str, names: list[str] | tuple[str, ...]) -> str:
 
 def describe_missing_run(path: Path) -> str:
     """Return why `path` is not a run directory, and the run that may be meant."""
-    from dnntrain.utils.files import is_run_directory  # here, so that --help does not import json
+    from dnntrain.utils.files import is_run_directory  # here, so that --help does not import shutil
 
     try:
         exists, is_folder = path.exists(), path.is_dir()

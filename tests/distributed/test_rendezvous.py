@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from dnntrain.distributed.rendezvous import Failure, Rendezvous
+from dnntrain.distributed.failure import Failure
+from dnntrain.distributed.rendezvous import Rendezvous
 from dnntrain.errors import CheckpointError, ConfigError, DataError, RankError
 from dnntrain.utils.world import World
 

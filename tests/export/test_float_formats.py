@@ -17,7 +17,7 @@ from PIL import Image
 
 from dnntrain.choices.data.digits import Digits
 from dnntrain.cli.main import main
-from dnntrain.inference.export_run import atomic_output_dir
+from dnntrain.export.output_dir import atomic_output_dir
 from dnntrain.inference.load import load_model, load_run
 
 Capture = pytest.CaptureFixture[str]

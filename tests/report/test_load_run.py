@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dnntrain.report.confusion import encode_png, find_worst_pairs, read_confusion
-from dnntrain.report.load_run import parse_number, read_run
+from dnntrain.report.load_run import read_run
 from dnntrain.report.series import Series
+from dnntrain.report.untrusted_files import parse_number
 
 MakeRun = Callable[..., Path]
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dnntrain.checkpoint.portable_model import seal_card
+from dnntrain.checkpoint.model_card import seal_card
 from dnntrain.cli.main import main
 from dnntrain.config.saved_config import write_saved_config
 from dnntrain.export.manifest import read_manifest, write_manifest

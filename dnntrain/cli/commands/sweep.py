@@ -47,8 +47,9 @@ def _run_search(arguments: Arguments) -> int:
     names = ("search", "trials", "stop_early", "metrics", "jobs")
     search_options = SearchOptions(**{name: options[name] for name in names if options[name] is not None})
     search = prepare_search(arguments.overrides, search_options, arguments.config_dir, quiet=arguments.quiet)
-    from dnntrain.sweep.run_search import describe_search, format_plan, format_search, run_search
+    from dnntrain.sweep.run_search import run_search
     from dnntrain.sweep.run_sweep import get_exit_code
+    from dnntrain.sweep.search_text import describe_search, format_plan, format_search
 
     if options["dry_run"]:
         print(format_plan(search, arguments.json))

@@ -22,7 +22,7 @@ from torch import nn
 from two_ranks_qat import trained_alone, trained_on_two_ranks
 
 from dnntrain import evaluate
-from dnntrain.checkpoint.portable_model import seal_card
+from dnntrain.checkpoint.model_card import seal_card
 from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.choices.quant.qat import Qat, has_reached, update_ranges
 from dnntrain.cli.main import main

@@ -41,7 +41,7 @@ from dnntrain.choices.sched.step import Step
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
-from dnntrain.planning.plan import format_curve
+from dnntrain.planning.curve_text import format_curve
 from dnntrain.protocols import BuildContext, ScheduledParam, StepInfo
 from dnntrain.run.session import open_session
 from dnntrain.training.scheduled_values import bind_scheduled_values
