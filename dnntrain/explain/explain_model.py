@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dnntrain.errors import ConfigError, DataError
-from dnntrain.explain import blame, embedding, similarity
+from dnntrain.explain import blame, directions, embedding, similarity
 from dnntrain.explain.choose_method import choose_method
 from dnntrain.explain.choose_token_method import choose_token_method
 from dnntrain.explain.comparison import check_same_form
+from dnntrain.explain.directions import find_checkpoints
 from dnntrain.explain.examples import get_default_sets
 from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.layers import list_weight_layers
@@ -83,6 +84,7 @@ def _prepare(
         method: MapMethod | None = choose_token_method(options.method, subject, counted, key)
     else:
         method = _choose_method(subject, split, options, other)
+    checkpoints = _list_checkpoints(path, subject) if options.directions else []
     name = "" if options.against is None else _get_name(options.against)
     other_method = _choose_other_method(method, other, split) if method is not None else make_occlusion(1, 1)
     explanation = Explanation(path, _get_name(path), subject, split.name, _list_facts(subject))
@@ -94,8 +96,17 @@ def _prepare(
     activation_bytes = _measure_activations(subject.model, read_inputs(subject, split, split.index[:1]).inputs)
     return Work(
         *(options, overrides, trust, say, splits, split, key),
-        *(method, activation_bytes, other, name, other_method, explanation),
+        *(method, activation_bytes, other, name, other_method, explanation, checkpoints),
     )
+
+
+def _list_checkpoints(path: Path, subject: Subject) -> list[Path]:
+    """Return the checkpoints whose directions are looked along. Raises ConfigError for an export."""
+    if subject.loaded.format != "run":
+        raise ConfigError(
+            "--directions needs the checkpoints of a run, and an export has none", "name the run, or leave it out"
+        )
+    return find_checkpoints(path)
 
 
 def _check_text_options(options: ExplainOptions) -> None:
@@ -152,7 +163,11 @@ def _estimate(work: Work) -> tuple[float, float]:
         layers = len(list_weight_layers(subject.model))
         calls += (layers + 2) * blame.EXAMPLES + 4 * similarity.EXAMPLES + embedding.POINTS + embedding.TRAINING
     weights = sum(parameter.numel() * 4 for parameter in subject.model.parameters())
-    return 1 + calls * call_s, 4 * weights + min(3 * 256 * work.activation_bytes, 3 * 2**30)
+    copies = 4
+    if work.checkpoints:
+        calls += directions.EXAMPLES * directions.count_calls(len(work.checkpoints))
+        copies += len(work.checkpoints) + 2
+    return 1 + calls * call_s, copies * weights + min(3 * 256 * work.activation_bytes, 3 * 2**30)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 from dnntrain.explain.blame import Blame
 from dnntrain.explain.calibration import Calibration
 from dnntrain.explain.comparison import Comparison, OtherMaps
+from dnntrain.explain.directions import LossDirections
 from dnntrain.explain.embedding import Embedding
 from dnntrain.explain.label_errors import LabelErrors
 from dnntrain.explain.layers import LayerFacts, find_layer_faults
@@ -50,6 +51,7 @@ class Explanation:
     blame: list[Blame] = field(default_factory=list)
     integer_similarity: dict[str, float] = field(default_factory=dict)
     comparison: Comparison | None = None
+    directions: LossDirections | None = None
     embedding: Embedding | None = None
     training: DataSplit | None = None
     seconds: float = 0.0
@@ -64,6 +66,7 @@ class Explanation:
             "labels": self.labels,
             "blame_of_all": self.blame_together,
             "comparison": self.comparison,
+            "directions": self.directions,
             "embedding": self.embedding,
         }
         faults = find_layer_faults(self.layers)

@@ -14,6 +14,7 @@ from dnntrain.explain.render_comparison import (
     render_importance,
     render_pointing,
 )
+from dnntrain.explain.render_directions import render_directions
 from dnntrain.explain.render_labels import render_labels, render_neighbors
 from dnntrain.explain.render_layers import render_layers
 from dnntrain.explain.render_maps import render_checks, render_maps
@@ -62,6 +63,8 @@ def _render(explanation: Explanation, shown: int) -> bytes:
     if calibration is not None:
         parts.append(render_calibration(calibration))
     parts += [render_labels(explanation), render_layers(explanation)]
+    if explanation.directions is not None:
+        parts.append(render_directions(explanation.directions))
     if explanation.embedding is not None:
         parts.append(render_embedding(explanation, explanation.embedding, render_neighbors(explanation)))
     parts.append(_render_footer(explanation))

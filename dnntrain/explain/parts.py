@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnntrain.explain import blame, embedding, permutation, pointing, similarity
+from dnntrain.explain import blame, directions, embedding, permutation, pointing, similarity
 from dnntrain.explain.blame import blame_layers
 from dnntrain.explain.calibration import calibrate
 from dnntrain.explain.comparison import Comparison, compare_outputs, convert_inputs, make_integer_maps, make_other_maps
@@ -46,6 +46,7 @@ def list_parts(work: Work) -> list[tuple[str, Callable[[Work], None]]]:
         (is_class and not subject.predicts_tokens, "labels", _add_labels),
         (has_weights, "layers", _add_layers),
         (work.other is not None, "comparison", _add_comparison),
+        (bool(work.checkpoints), "loss along the directions", _add_directions),
         (has_weights, "embedding", _add_embedding),
     ]
     return [(title, function) for is_made, title, function in parts if is_made]
@@ -174,6 +175,11 @@ def _add_comparison(work: Work) -> None:
         grams.append(collect_grams(item.model, converted.to(item.loaded.device), names))
     layers: Similarity = compare_grams(*grams)
     explanation.comparison = Comparison(work.other_name, figures, agreement, layers)
+
+
+def _add_directions(work: Work) -> None:
+    batch = _take(work, directions.EXAMPLES, "directions")
+    work.explanation.directions = directions.measure_directions(work.subject, work.checkpoints, batch, work.key)
 
 
 def _add_embedding(work: Work) -> None:

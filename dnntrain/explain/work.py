@@ -20,6 +20,7 @@ class ExplainOptions:
     sets, files  the examples with maps; without both the sets that fit the task
     count        examples of each set
     against      another run or export to compare with
+    directions   whether the loss is measured along the way of the checkpoints
     """
 
     sets: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class ExplainOptions:
     layer: str | None = None
     split: str = "test"
     against: Path | None = None
+    directions: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Work:
     method  of the maps; None for tables
     activation_bytes  outputs of all modules for one example
     other   the model of --against, with its name and its method
+    checkpoints  of --directions, the first one first
     """
 
     options: ExplainOptions
@@ -54,6 +57,7 @@ class Work:
     other_name: str
     other_method: MapMethod
     explanation: Explanation
+    checkpoints: Sequence[Path] = ()
 
     @property
     def subject(self) -> Subject:

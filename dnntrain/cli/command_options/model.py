@@ -129,6 +129,7 @@ MODEL_COMMANDS: dict[str, Command] = {
             Option("layer", "the layer of an activation map; otherwise the last one of 4x4 places", str),
             Option("split", "the split of the data", Split, "test"),
             Option("against", "another run, or an export, to compare with", Path, placeholder="RUN"),
+            Option("directions", "the loss along the way of the run's checkpoints, and a random way", default=False),
             Option("path", "the page to write; otherwise explain.html beside the model", Path, placeholder="FILE.html"),
             TRUST,
             JSON,

@@ -42,7 +42,7 @@ def run(arguments: Arguments) -> int:
         ExplainOptions(
             sets=tuple(names),
             files=tuple(files),
-            **{name: options[name] for name in ("count", "method", "layer", "split", "against")},
+            **{name: options[name] for name in ("count", "method", "layer", "split", "against", "directions")},
         ),
         options["trust"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
