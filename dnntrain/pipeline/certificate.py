@@ -8,6 +8,7 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_file_digest
+from dnntrain.errors import ConfigError
 from dnntrain.export.manifest import is_export, read_manifest
 from dnntrain.inference.load import load_model
 from dnntrain.pipeline.points import Measurements, Point
@@ -65,7 +66,10 @@ def _make_certificate(pipeline: Pipeline, measurements: Measurements, point: Poi
 
 
 def _judge_stages(pipeline: Pipeline, measurements: Measurements) -> Iterator[dict[str, Any]]:
-    """Yield the verdict on each stage against its source, if both have as many seeds and more than one."""
+    """Yield the verdict on each stage against its source.
+
+    Both need the same data, and as many seeds, more than one.
+    """
     rules = ProveOptions().make_rules(measurements.metric)
     for stage in pipeline.definition.stages:
         runs = pipeline.list_runs(stage.name)
@@ -74,10 +78,13 @@ def _judge_stages(pipeline: Pipeline, measurements: Measurements) -> Iterator[di
             if len(runs) != len(source_runs) or len(runs) < 2:
                 continue
             split = choose_split([run.folder for run in (*source_runs, *runs)], measurements.metric)
-            pairs = [
-                read_pair((a.folder, b.folder), measurements.metric, trust=True, split=split)
-                for a, b in zip(source_runs, runs, strict=True)
-            ]
+            try:
+                pairs = [
+                    read_pair((a.folder, b.folder), measurements.metric, trust=True, split=split)
+                    for a, b in zip(source_runs, runs, strict=True)
+                ]
+            except ConfigError:
+                continue  # a teacher may be trained on other data
             verdict = judge_differences([b - a for a, b in pairs], rules)
             yield {"a": source, "b": stage.name, **verdict.as_json()}
 

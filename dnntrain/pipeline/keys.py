@@ -1,7 +1,7 @@
 """Compute the keys that name the runs of stages by their content. Imports no torch.
 
     key = SHA-256 of (the stage's configuration without paths of runs, the keys of its inputs,
-                      the version of the code that computes)
+                      the version of the code that computes, the files of code and data that it names)
 
 A changed setting gives a new key to its stage and to every stage after it, and to no other.
 """
@@ -9,12 +9,13 @@ A changed setting gives a new key to its stage and to every stage after it, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dnntrain import __version__
+from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.config.conf_folder import PACKAGE_FOLDER
 from dnntrain.config.digest import compute_digest
 from dnntrain.utils.sealed_json import compute_json_digest
@@ -23,6 +24,9 @@ from dnntrain.utils.sealed_json import compute_json_digest
 _OTHER_PACKAGES = frozenset(
     {"bench", "cli", "diff", "display", "pipeline", "prove", "report", "sweep", "tune", "__pycache__"}
 )
+
+#: The keys of files with the user's own code, or with data.
+_FILE_KEYS = frozenset({"file", "test_file", "path", "test_path"})
 
 
 @cache
@@ -43,13 +47,20 @@ def compute_stage_key(config: Mapping[str, Any], inputs: Mapping[str, str], code
     inputs  input → key of the run that it comes from
     code    digest of the code
     """
-    files = {name: _digest_file(config, *name.split(".")) for name in ("model.file",)}
+    files = dict(_digest_files(config))
     return compute_json_digest({"config": compute_digest(config), "inputs": dict(inputs), "code": code, "files": files})
 
 
-def _digest_file(config: Mapping[str, Any], group: str, key: str) -> str | None:
-    """Return the digest of the user's own code that the configuration names."""
-    path = config.get(group, {}).get(key)
-    if not isinstance(path, str) or not Path(path).is_file():
-        return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _digest_files(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key and the digest of each file of code or data that the configuration names."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _digest_files(value, f"{prefix}{name}.")
+        elif name in _FILE_KEYS and isinstance(value, str) and (path := Path(value).expanduser()).is_file():
+            yield f"{prefix}{name}", _digest_file(path.absolute())
+
+
+@cache
+def _digest_file(path: Path) -> str:
+    """Return the digest of a file, which is read once for all stages."""
+    return compute_file_digest(path)

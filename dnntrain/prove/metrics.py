@@ -86,13 +86,34 @@ def read_pair(
 ) -> tuple[float, float]:
     """Return the values of a pair of finished runs; a latency is measured, so it differs each time.
 
-    Without `split` it is the one that both runs have.
+    Without `split` it is the one that both runs have. Raises ConfigError if a metric of the task was
+    computed on other data.
     """
     if metric.name == LATENCY.name:
         first, second = measure_latencies(runs, trust)
         return first, second
     split = split or choose_split(runs, metric)
+    if metric not in FIGURES:
+        _check_same_data(runs, split)
     return read_value(runs[0], metric, split), read_value(runs[1], metric, split)
+
+
+def _check_same_data(runs: tuple[Path, Path], split: ValueSplit) -> None:
+    """Raise ConfigError if the runs have other classes, other outputs, or test splits of different sizes."""
+    data = [read_sealed_json(run / "plan.json").get("data", {}) for run in runs]
+    evaluations = [read_sealed_json(run / "evaluation.json") for run in runs]
+    facts = {
+        "other outputs": [item.get("output_shape") for item in data],
+        "other classes": [item.get("class_names") for item in evaluations],
+        "test splits of different sizes": [item.get("test") if split == "test" else None for item in data],
+    }
+    for text, (first, second) in facts.items():
+        if None not in (first, second) and first != second:
+            names = " and ".join(str(item.get("name")) for item in data)
+            raise ConfigError(
+                f"{runs[0]} and {runs[1]} cannot be compared because their data ({names}) have {text}",
+                "compare runs on the same data, or name a figure: --metric size_bytes",
+            )
 
 
 def measure_latencies(runs: Sequence[Path], trust: bool) -> list[float]:

@@ -23,13 +23,16 @@ def pair_runs(
     """Return the pairs of two sets of finished runs, and notes on how they are paired and compared.
 
     Runs with the same seed make a pair. If the seeds of the sets differ, runs are paired in their
-    order. All values are of one split. Raises ConfigError if a run is not finished or a set is larger.
+    order. All values are of one split. Raises ConfigError if a run is not finished, a set is larger, or
+    a set holds a run twice.
     """
     if len(runs_a) != len(runs_b):
         raise ConfigError(
             f"--runs-a names {len(runs_a)} runs and --runs-b {len(runs_b)}", "name as many runs for each side"
         )
     configs_a, configs_b = ([read_finished_config(run) for run in runs] for runs in (runs_a, runs_b))
+    for option, runs in (("--runs-a", runs_a), ("--runs-b", runs_b)):
+        _check_distinct(option, runs)
     by_seed = [
         {config["seed"]: run for run, config in zip(runs, configs, strict=True)}
         for runs, configs in ((runs_a, configs_a), (runs_b, configs_b))
@@ -48,6 +51,22 @@ def pair_runs(
     for number, (pair_seeds, (run_a, run_b)) in enumerate(paired, 1):
         pairs.append(Pair(number, pair_seeds, (run_a, run_b), read_pair((run_a, run_b), metric, trust, split)))
     return pairs, notes
+
+
+def _check_distinct(option: str, runs: Sequence[Path]) -> None:
+    """Raise ConfigError if two folders hold one run: its difference would count as evidence twice."""
+    seen: dict[Any, Path] = {}
+    for run in runs:
+        keys: list[Any] = [run.resolve()]
+        result = read_sealed_json(run / "result.json")
+        if result.get("config_digest") and result.get("digest"):
+            keys.append((result["config_digest"], result["digest"]))
+        for key in keys:
+            if key in seen:
+                raise ConfigError(
+                    f"{option}: {seen[key]} and {run} are the same run", "name runs of different seeds, each once"
+                )
+        seen |= dict.fromkeys(keys, run)
 
 
 def read_finished_config(run: Path) -> dict[str, Any]:

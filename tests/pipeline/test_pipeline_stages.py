@@ -58,6 +58,17 @@ def test_another_version_of_the_code_renews_every_stage(tmp_path, monkeypatch):
     assert not set(before.values()) & set(after.values())
 
 
+def test_a_changed_file_of_code_or_data_renews_a_stage(tmp_path):
+    file = tmp_path / "mine.py"
+    found = set()
+    for text in ("a = 1", "a = 2"):
+        file.write_text(text)
+        keys._digest_file.cache_clear()
+        for config in ({"task": {"file": str(file)}}, {"augment": {"custom": {"file": str(file)}}}):
+            found.add(keys.compute_stage_key(config, {}, "code"))
+    assert len(found) == 4
+
+
 @pytest.mark.slow
 def test_a_stage_of_several_seeds_takes_the_same_seed_of_its_source(tmp_path):
     pipeline = prepare_chain(tmp_path, "student.seeds=3", "quantize.seeds=2", "seed=5")
