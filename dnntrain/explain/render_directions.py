@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from dnntrain.explain.directions import LossDirections, LossPlane
+from dnntrain.report.chart_data import Curve
 from dnntrain.report.format import format_percent, format_short
 from dnntrain.report.html import escape_text, render_section
-from dnntrain.report.svg_chart import Curve, draw_chart
+from dnntrain.report.svg_chart import draw_chart
 
 #: Units of a side of the drawing of the plane, and its colors from the smallest loss to the largest.
 _SIDE = 1000
