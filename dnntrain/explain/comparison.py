@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dnntrain.errors import ConfigError
 from dnntrain.explain.calibration import measure_reliability
 from dnntrain.explain.layers import integer_layers, list_weight_layers
-from dnntrain.explain.maps import MapSet
+from dnntrain.explain.map_set import MapSet
 from dnntrain.explain.method import MapMethod
 from dnntrain.explain.similarity import Similarity
 from dnntrain.explain.statistics import correlate_ranks

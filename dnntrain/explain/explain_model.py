@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dnntrain.checkpoint.digests import compute_weights_digest
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.explain import blame, directions, embedding, similarity
 from dnntrain.explain.choose_method import choose_method
@@ -18,6 +19,7 @@ from dnntrain.explain.directions import find_checkpoints
 from dnntrain.explain.examples import get_default_sets
 from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.layers import list_weight_layers
+from dnntrain.explain.map_share import MapShare
 from dnntrain.explain.maps import CHECK_EXAMPLES, count_calls
 from dnntrain.explain.method import MapMethod
 from dnntrain.explain.occlusion import make_occlusion
@@ -31,15 +33,21 @@ from dnntrain.utils.units import format_bytes, format_seconds
 
 
 def explain_model(
-    path: Path, overrides: Sequence[str], options: ExplainOptions, trust: bool, say: Callable[[str], None]
+    path: Path,
+    overrides: Sequence[str],
+    options: ExplainOptions,
+    trust: bool,
+    say: Callable[[str], None],
+    share: MapShare | None = None,
 ) -> Explanation:
     """Explain the model of a run or of an export.
 
     `say` gets the estimated time and memory before the work starts, and each part as it begins.
+    Of several ranks that `share` the maps, the main one returns the explanation, and others a part of it.
     Raises ConfigError or DataError if the options do not fit the model.
     """
     start = time.monotonic()
-    work = _prepare(path, overrides, options, trust, say)
+    work = _prepare(path, overrides, options, trust, say, share or MapShare())
     parts = list_parts(work)
     seconds, memory = _estimate(work)
     total = f"about {format_seconds(seconds)}, {format_bytes(memory)}"
@@ -54,11 +62,22 @@ def explain_model(
 
 
 def _prepare(
-    path: Path, overrides: Sequence[str], options: ExplainOptions, trust: bool, say: Callable[[str], None]
+    path: Path,
+    overrides: Sequence[str],
+    options: ExplainOptions,
+    trust: bool,
+    say: Callable[[str], None],
+    share: MapShare,
 ) -> Work:
     """Load the models and the data, and check that the options fit them."""
-    subject = Subject(load_model(path, overrides, trust))
+    subject = Subject(load_model(path, overrides, trust, share.world))
     subject.check_support()
+    if subject.is_table and share.world.size > 1:
+        raise ConfigError(
+            "the ranks of torchrun share the maps of images and texts; the model reads tables, which have no maps",
+            f"start it without torchrun: dnntrain explain {path}",
+        )
+    share.check_agreement({"weights": compute_weights_digest(subject.model), "torch": torch.__version__})
     if "uncertain" in options.sets and "uncertain" not in get_default_sets(subject.target_kind):
         raise ConfigError(
             "--examples uncertain: a number has no probability, so its uncertainty is unknown",
@@ -70,7 +89,7 @@ def _prepare(
         _check_text_options(options)
     other = None
     if options.against is not None:
-        other = Subject(load_model(options.against, (), trust))
+        other = Subject(load_model(options.against, (), trust, share.world))
         check_same_form(subject, other, str(options.against))
     key = Key(subject.loaded.config.seed, "explain")
     splits = load_data_splits(subject.loaded)
@@ -96,7 +115,7 @@ def _prepare(
     activation_bytes = _measure_activations(subject.model, read_inputs(subject, split, split.index[:1]).inputs)
     return Work(
         *(options, overrides, trust, say, splits, split, key),
-        *(method, activation_bytes, other, name, other_method, explanation, checkpoints),
+        *(method, activation_bytes, other, name, other_method, explanation, checkpoints, share),
     )
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from dnntrain.explain.examples import Example
-from dnntrain.explain.insertion import RANDOM_MAPS, STEPS, CurveSet, measure_curves
-from dnntrain.explain.map_checks import DECISIVE, Check, MapMeasurements, find_method_faults, judge_method, select_rows
+from dnntrain.explain.insertion import RANDOM_MAPS, STEPS, measure_curves
+from dnntrain.explain.map_checks import DECISIVE, Check, MapMeasurements, find_method_faults, judge_method
+from dnntrain.explain.map_set import MapSet, join_maps, select_maps
+from dnntrain.explain.map_share import MapShare
 from dnntrain.explain.method import Aim, MapMethod, select_answers
 from dnntrain.explain.randomization import STAGES, measure_randomization
 from dnntrain.explain.stability import DRAWS, measure_stability
@@ -23,23 +25,7 @@ from dnntrain.utils.rng import Key
 CHECK_EXAMPLES = 24
 
 #: Examples of which maps are made at once.
-_BATCH = 16
-
-
-@dataclass(frozen=True)
-class MapSet:
-    """The maps of examples and their measurements, in one order.
-
-    inputs    [n, channels, height, width]; tokens [n, length] of texts
-    outputs   [n, k], of the model
-    maps      [n, height, width]; [n, 1, length] of texts
-    """
-
-    inputs: Tensor
-    outputs: Tensor
-    aim: Aim
-    maps: Tensor
-    measured: MapMeasurements
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -99,13 +85,17 @@ def count_calls(method: MapMethod, has_weights: bool) -> int:
     return maps * method.calls + 2 * (2 + RANDOM_MAPS) * (STEPS + 1)
 
 
-def make_maps(subject: Subject, method: MapMethod, inputs: Tensor, key: Key) -> MapSet:
-    """Make the maps of inputs, and measure each of them."""
-    parts = [
-        _make_part(subject, method, part, key, number * _BATCH)
-        for number, part in enumerate(torch.split(inputs, _BATCH))
-    ]
-    return parts[0] if len(parts) == 1 else _join(parts)
+def make_maps(subject: Subject, method: MapMethod, inputs: Tensor, key: Key, share: MapShare) -> MapSet | None:
+    """Make the maps of inputs, and measure each of them; None on a rank that gives its part to the main one."""
+    batches = torch.split(inputs, _BATCH)
+
+    def make_part(number: int) -> MapSet:
+        return _make_part(subject, method, batches[number], key, number * _BATCH)
+
+    parts = share.make_parts(batches, make_part)
+    if parts is None:
+        return None
+    return parts[0] if len(parts) == 1 else join_maps(parts)
 
 
 def _make_part(subject: Subject, method: MapMethod, inputs: Tensor, key: Key, first: int) -> MapSet:
@@ -138,49 +128,22 @@ def _measure_images(
 
 
 def judge_maps(
-    subject: Subject, method: MapMethod, examples: list[Example], inputs: Tensor, sample: Tensor, key: Key
-) -> CheckedMaps:
-    """Make the maps of the shown `inputs` and of the check `sample`, and judge them."""
-    everything = make_maps(subject, method, torch.cat([inputs, sample]), key)
-    shown = _select(everything, list(range(len(inputs))))
-    checked = _select(everything, list(range(len(inputs), len(everything.maps))))
+    subject: Subject,
+    method: MapMethod,
+    examples: list[Example],
+    inputs: Tensor,
+    sample: Tensor,
+    key: Key,
+    share: MapShare,
+) -> CheckedMaps | None:
+    """Make the maps of the shown `inputs` and of the check `sample`, and judge them.
+
+    None on a rank that gives its part to the main one.
+    """
+    everything = make_maps(subject, method, torch.cat([inputs, sample]), key, share)
+    if everything is None:
+        return None
+    shown = select_maps(everything, list(range(len(inputs))))
+    checked = select_maps(everything, list(range(len(inputs), len(everything.maps))))
     checks = judge_method(checked.measured)
     return CheckedMaps(method, examples, shown, checked, checks, find_method_faults(checks))
-
-
-def _select(maps: MapSet, rows: list[int]) -> MapSet:
-    index = torch.tensor(rows, dtype=torch.long, device=maps.maps.device)
-    return MapSet(
-        maps.inputs[index],
-        maps.outputs[index],
-        maps.aim.select(index),
-        maps.maps[index],
-        select_rows(maps.measured, rows),
-    )
-
-
-def _join(parts: list[MapSet]) -> MapSet:
-    curves = [part.measured.curves for part in parts]
-    randomizations = [part.measured.randomization for part in parts]
-    first = randomizations[0]
-    randomization = None
-    if first is not None:
-        kept = [item for item in randomizations if item is not None]
-        randomization = type(first)(
-            first.layers,
-            torch.cat([item.correlations for item in kept], 1),
-            torch.cat([item.entropies for item in kept], 1),
-        )
-    joined = CurveSet(
-        *(
-            {name: torch.cat([vars(curve)[field][name] for curve in curves]) for name in vars(curves[0])[field]}
-            for field in ("insertion", "deletion", "random_areas")
-        )
-    )
-    return MapSet(
-        torch.cat([part.inputs for part in parts]),
-        torch.cat([part.outputs for part in parts]),
-        Aim(torch.cat([part.aim.outputs for part in parts]), torch.cat([part.aim.signs for part in parts])),
-        torch.cat([part.maps for part in parts]),
-        MapMeasurements(joined, torch.cat([part.measured.stability for part in parts]), randomization),
-    )

@@ -29,10 +29,12 @@ _MIN_FITTING = 50
 
 
 def list_parts(work: Work) -> list[tuple[str, Callable[[Work], None]]]:
-    """Return the title and the function of each part that the model has."""
+    """Return the title and the function of each part that the model has; on other ranks the shared one."""
     subject = work.subject
     is_class, is_text = subject.target_kind is TargetKind.CLASS, subject.is_text
     has_weights = subject.has_gradients and not is_text
+    if not work.share.world.is_main:
+        return [("maps and their checks", _add_maps)]
     parts = [
         (work.method is not None, "maps and their checks", _add_maps),
         (work.method is not None and (work.other is not None or has_weights), "maps of the other model", _add_others),
@@ -73,7 +75,7 @@ def _add_maps(work: Work) -> None:
     examples, inputs = choose_examples(subject, outputs, sets, options.files, options.count, work.key)
     rows = choose_rows("random", outputs, CHECK_EXAMPLES, kind, work.key.with_stream("explain.check"))
     sample = read_inputs(subject, work.split, outputs.index[rows]).inputs
-    explanation.maps = judge_maps(subject, method, examples, inputs, sample, work.key)
+    explanation.maps = judge_maps(subject, method, examples, inputs, sample, work.key, work.share)
 
 
 def _add_others(work: Work) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnntrain.explain.explanation import Explanation
+from dnntrain.explain.map_share import MapShare
 from dnntrain.explain.method import MapMethod
 from dnntrain.explain.subject import Subject
 from dnntrain.inference.evaluate_run import DataSplit
@@ -42,6 +43,7 @@ class Work:
     activation_bytes  outputs of all modules for one example
     other   the model of --against, with its name and its method
     checkpoints  of --directions, the first one first
+    share   the ranks that make the maps
     """
 
     options: ExplainOptions
@@ -58,6 +60,7 @@ class Work:
     other_method: MapMethod
     explanation: Explanation
     checkpoints: Sequence[Path] = ()
+    share: MapShare = field(default_factory=MapShare)
 
     @property
     def subject(self) -> Subject:

@@ -60,16 +60,19 @@ class LoadedModel:
         return self.compute_outputs(batch.inputs)
 
 
-def load_model(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
+def load_model(
+    path: Path, overrides: Sequence[str] = (), trust: bool = False, world: World | None = None
+) -> LoadedModel:
     """Load the model of a run directory, of an export's folder or of a model file.
 
-    `overrides` may choose another data set or device. Raises ConfigError if `path` is none of
-    these, CheckpointError if a file is missing, damaged or not trusted.
+    `overrides` may choose another data set or device, and `world` has the rank whose GPU is taken. Raises
+    ConfigError if `path` is none of these, CheckpointError if a file is missing, damaged or not trusted.
     """
-    return load_export(path, overrides, trust) if is_export(path) else load_run(path, overrides, trust)
+    load = load_export if is_export(path) else load_run
+    return load(path, overrides, trust, world)
 
 
-def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
+def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False, world: World | None = None) -> LoadedModel:
     """Load the model of the run directory `path`.
 
     Raises ConfigError if it is not a run, CheckpointError if the model is unusable.
@@ -87,7 +90,7 @@ def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> 
         model = _add_rounding(model, spec.inputs.shape, ranges, path)
     hardware = probe_hardware(config.device)
     policy = config.precision.build(hardware)
-    device = get_torch_device(config.device, hardware, World())
+    device = get_torch_device(config.device, hardware, world or World())
     if threads := read_saved_threads(read_sealed_json(path / "plan.json"), get_default_threads()):
         use_threads(threads)
     return LoadedModel(
@@ -126,7 +129,9 @@ def _add_rounding(model: nn.Module, shape: tuple[int, ...], ranges: Any, path: P
         ) from None
 
 
-def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) -> LoadedModel:
+def load_export(
+    path: Path, overrides: Sequence[str] = (), trust: bool = False, world: World | None = None
+) -> LoadedModel:
     """Load the model of an export.
 
     Its configuration is data: code that it names runs only if `overrides` name it too.
@@ -142,7 +147,7 @@ def load_export(path: Path, overrides: Sequence[str] = (), trust: bool = False) 
     has_device = any(word.lstrip("+").startswith("device=") for word in overrides)
     device_name = resolve_device(get_format(card.format), config.device, has_device)
     hardware = detect_hardware(device_name)
-    device = get_torch_device(device_name, hardware, World())
+    device = get_torch_device(device_name, hardware, world or World())
     policy = config.precision.build(hardware) if builds_model else None
     if builds_model:
         # The configuration that was checked is built, not the one in the manifest.

@@ -6,12 +6,24 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from rank_pool import Pool
 
 from dnntrain import train
 from dnntrain.cli.main import main
+from dnntrain.errors import ConfigError
+from dnntrain.explain.explain_model import explain_model
+from dnntrain.explain.insertion import CurveSet
+from dnntrain.explain.map_checks import MapMeasurements
+from dnntrain.explain.map_set import MapSet
+from dnntrain.explain.map_share import MapShare, decode_maps, encode_maps
+from dnntrain.explain.method import Aim
+from dnntrain.explain.randomization import Randomization
+from dnntrain.explain.work import ExplainOptions
 from dnntrain.report.load_run import read_run
 from dnntrain.report.page import render_run
 from dnntrain.utils.sealed_json import write_sealed_json
+from dnntrain.utils.world import World
 from tests.support.short_runs import trained
 
 Capture = pytest.CaptureFixture[str]
@@ -38,12 +50,44 @@ def test_a_wrong_line_is_refused(words: list[str], reason: str, short_run: Path,
     assert reason in capsys.readouterr().err
 
 
-def test_several_processes_are_refused(short_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_PORT", "29500")
-    assert main(["explain", str(short_run)]) == 2
-    assert "start it without torchrun: dnntrain explain" in capsys.readouterr().err
+@pytest.mark.slow
+def test_two_ranks_give_the_numbers_of_one_process(
+    short_run: Path, tmp_path: Path, capsys: Capture, pool: Pool
+) -> None:
+    words = ("--count", "3", "--path")
+    alone = explain(capsys, str(short_run), *words, str(tmp_path / "alone.html"))
+    outcome = pool.call({"do": "main", "words": ["explain", str(short_run), *words, str(tmp_path / "both.html")]}, 2)
+    assert outcome.error == ""
+    assert outcome.result == {"exit_code": 0}
+    both = json.loads((tmp_path / "both.json").read_text())
+    for name in ("maps", "shown", "other_maps", "layers", "blame", "embedding"):
+        assert both[name] == alone[name]
+
+
+def test_maps_pass_between_ranks_unchanged() -> None:
+    torch.manual_seed(0)
+    curves = [
+        {"map": torch.rand(2, 5, dtype=torch.float64)},
+        {"center": torch.rand(2, 5)},
+        {"insertion": torch.rand(2, 3)},
+    ]
+    for randomization in (None, Randomization(("head", "stem"), torch.rand(2, 2), torch.rand(3, 2))):
+        measured = MapMeasurements(CurveSet(*curves), torch.rand(2), randomization)
+        aim = Aim(torch.tensor([1, 0]), torch.ones(2))
+        maps = MapSet(torch.rand(2, 3, 4, 4), torch.rand(2, 2), aim, torch.rand(2, 4, 4), measured)
+        again = decode_maps(encode_maps(maps), maps.inputs)
+        assert torch.equal(again.maps, maps.maps)
+        assert torch.equal(again.outputs, maps.outputs)
+        assert torch.equal(again.aim.outputs, maps.aim.outputs)
+        assert torch.equal(again.measured.stability, measured.stability)
+        assert vars(again.measured.curves).keys() == vars(measured.curves).keys()
+        assert torch.equal(again.measured.curves.insertion["map"], curves[0]["map"])
+        assert torch.equal(again.measured.curves.random_areas["insertion"], curves[2]["insertion"])
+        found = again.measured.randomization
+        assert (found is None) == (randomization is None)
+        if found is not None and randomization is not None:
+            assert found.layers == randomization.layers
+            assert torch.equal(found.entropies, randomization.entropies)
 
 
 @pytest.mark.slow
@@ -115,6 +159,8 @@ def test_a_table_is_explained_by_the_importance_of_its_columns(tmp_path: Path, c
     assert "Which columns count?" in (run / "explain.html").read_text()
     assert main(["explain", str(run), "--method", "occlusion"]) == 2
     assert "the model reads tables" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="share the maps"):
+        explain_model(run, (), ExplainOptions(), False, print, MapShare(world=World(0, 2, 0)))
 
 
 @pytest.mark.slow

@@ -193,7 +193,13 @@ def _train(task: dict[str, Any]) -> dict[str, Any]:
             sys.path.remove(plugin)
 
 
-_TASKS = {"train": _train}
+def _main(task: dict[str, Any]) -> dict[str, Any]:
+    from dnntrain.cli.main import main
+
+    return {"exit_code": main(task["words"])}
+
+
+_TASKS = {"train": _train, "main": _main}
 
 if __name__ == "__main__":
     _worker()
