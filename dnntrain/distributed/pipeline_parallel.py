@@ -184,14 +184,10 @@ class PipelineExecutor:
         shape = self._input_shape if batch.seq_len is None else (batch.seq_len,)
         if shape != self._train_shape:
             self._train, self._train_shape = self._make_train(), shape
-        arguments = [
-            (self._pad_inputs(self._get_micro_batch(micro_index), self._micro_batch_size, shape),)
-            for micro_index in range(count)
-        ]
-        micro_indices = [torch.tensor(micro_index) for micro_index in range(count)]
+        # The schedule cuts inputs and targets into `count` equal parts: the micro-batches and their numbers.
         self._train.step(
-            arg_mbs=arguments if self._is_first else None,
-            target_mbs=micro_indices if self._is_last else None,
+            *([self._join_inputs(shape)] if self._is_first else []),
+            target=torch.arange(count) if self._is_last else None,
             losses=[] if self._is_last else None,
             return_outputs=False,
         )
@@ -205,8 +201,7 @@ class PipelineExecutor:
         """Return the outputs [n, …] on ranks of the last stage, else zeros."""
         size, count = self._evaluation_size, self._evaluation_parts
         inputs = self._pad_inputs(batch, size * count, self._input_shape)
-        chunks = [(chunk,) for chunk in torch.split(inputs, size)]
-        stage_outputs = self._eval.eval(arg_mbs=chunks if self._is_first else None)
+        stage_outputs = self._eval.eval(*([inputs] if self._is_first else []))
         if not self._is_last:
             return torch.zeros(len(batch), *self._output_shape, device=self._device)
         outputs: Tensor = stage_outputs[: len(batch)]
@@ -214,6 +209,15 @@ class PipelineExecutor:
 
     def _get_micro_batch(self, micro_index: int) -> Batch | None:
         return self._padded[micro_index] if micro_index < len(self._padded) else None
+
+    def _join_inputs(self, shape: tuple[int, ...]) -> Tensor:
+        """Return the inputs of all micro-batches of the step, each padded to the same size."""
+        return torch.cat(
+            [
+                self._pad_inputs(self._get_micro_batch(micro_index), self._micro_batch_size, shape)
+                for micro_index in range(self._micro_batches)
+            ]
+        )
 
     def _pad_inputs(self, batch: Batch | None, size: int, shape: tuple[int, ...]) -> Tensor:
         """Return the inputs of a batch, padded with zeros to `size` examples."""
