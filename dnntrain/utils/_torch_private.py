@@ -57,6 +57,21 @@ def compute_local_offset(dtensor: DTensor) -> tuple[int, ...]:
     return tuple(offset)
 
 
+def add_lerp_rule() -> None:
+    """Let DTensors compute `torch._foreach_lerp`, for which torch 2.11 has no rule."""
+    from torch.distributed.tensor import DTensor
+
+    propagator = _get_private(DTensor, "_op_dispatcher").sharding_propagator
+    operator = torch.ops.aten._foreach_lerp.Scalar
+    rules = ("op_strategy_funcs", "op_single_dim_strategy_funcs")  # the second in newer versions only
+    if any(operator in getattr(propagator, name, ()) for name in rules):
+        return
+    from torch.distributed.tensor._op_schema import RuntimeSchemaInfo
+    from torch.distributed.tensor._ops._pointwise_ops import list_pointwise_strategy
+
+    propagator.register_op_strategy(operator, list_pointwise_strategy, RuntimeSchemaInfo(needs_pytree=True))
+
+
 def release_groups(mesh: DeviceMesh) -> None:
     """Let `mesh`, a root mesh whose process groups are destroyed, hold them no longer.
 

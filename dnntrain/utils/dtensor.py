@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.utils._torch_private import compute_local_offset, get_local_tensor
+from dnntrain.utils._torch_private import compute_local_offset, get_local_tensor, is_strided_shard
 
 
 def is_sharded(tensor: Any) -> bool:
@@ -35,6 +35,8 @@ def gather_full(tensor: Tensor) -> Tensor:
         return tensor
     if _is_nested(tensor):
         return _gather_nested(tensor)
+    if _is_interleaved(tensor):
+        return _gather_interleaved(tensor)
     whole: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
     return whole
 
@@ -114,11 +116,43 @@ def _is_nested(tensor: Any) -> bool:
     order from the placements, so that such a tensor, a bias, is gathered in two steps.
     """
     *other_placements, last_placement = tensor.placements
-    return (
-        bool(other_placements)
-        and hasattr(last_placement, "split_factor")
-        and any(getattr(placement, "dim", None) == last_placement.dim for placement in other_placements)
+    return is_strided_shard(last_placement) and any(
+        getattr(placement, "dim", None) == last_placement.dim for placement in other_placements
     )
+
+
+def _is_interleaved(tensor: Any) -> bool:
+    """Return whether a dimension has interleaved shards, and is not sharded again."""
+    dims = [getattr(placement, "dim", None) for placement in tensor.placements]
+    return any(is_strided_shard(placement) and dims.count(placement.dim) == 1 for placement in tensor.placements)
+
+
+def _gather_interleaved(tensor: Any) -> Tensor:
+    """Return the full tensor of one with an interleaved shard.
+
+    The stacked blocks become a dimension of their own, along which the tensor is whole. Plain shards
+    then describe it: torch 2.11 does not gather interleaved ones.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    strided = next(placement for placement in tensor.placements if is_strided_shard(placement))
+    dim, blocks = strided.dim, strided.split_factor
+    placements = [
+        Shard(placement.dim + (placement.dim >= dim)) if hasattr(placement, "dim") else placement
+        for placement in tensor.placements
+    ]
+    shard = local_shard(tensor).detach()
+    shape = torch.Size([*tensor.shape[:dim], blocks, tensor.shape[dim] // blocks, *tensor.shape[dim + 1 :]])
+    stacked = DTensor.from_local(
+        shard.unflatten(dim, (blocks, shard.shape[dim] // blocks)),
+        tensor.device_mesh,
+        placements,
+        run_check=False,
+        shape=shape,
+        stride=torch.empty(shape, device="meta").stride(),
+    )
+    whole: Tensor = stacked.full_tensor().flatten(dim, dim + 1)
+    return whole
 
 
 def _gather_nested(tensor: Any) -> Tensor:
@@ -129,5 +163,4 @@ def _gather_nested(tensor: Any) -> Tensor:
     shard = local_shard(tensor).detach()
     stacked = DTensor.from_local(shard, mesh["shard"], [Shard(0)], run_check=False, shape=size, stride=shard.stride())
     tp_shard = stacked.full_tensor()
-    whole: Tensor = DTensor.from_local(tp_shard, mesh["tp"], [tensor.placements[-1]], run_check=False).full_tensor()
-    return whole
+    return _gather_interleaved(DTensor.from_local(tp_shard, mesh["tp"], [tensor.placements[-1]], run_check=False))

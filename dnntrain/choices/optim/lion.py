@@ -15,6 +15,8 @@ from torch import nn
 from dnntrain.choices.optim._base import OptimizerChoice
 from dnntrain.choices.optim._param_groups import ParameterOptions
 from dnntrain.config.fields import Fraction, Literal, NonNegative, Positive
+from dnntrain.utils._torch_private import add_lerp_rule
+from dnntrain.utils.dtensor import is_sharded
 
 
 @dataclass(frozen=True)
@@ -38,5 +40,7 @@ class Lion(OptimizerChoice):
     ) -> tuple[torch.optim.Optimizer, ...]:
         from timm.optim.lion import Lion as TimmLion
 
+        if any(is_sharded(parameter) for parameter in model.parameters()):
+            add_lerp_rule()
         groups = self.make_param_groups(model, options)
         return (TimmLion(groups, lr=self.lr, betas=(self.beta1, self.beta2), foreach=True),)
