@@ -164,7 +164,7 @@ def measure_torch_coverage(run: Callable[[Tensor], Tensor], inputs: Tensor) -> O
     inputs = inputs[:_NUM_EXAMPLES]
     with torch.no_grad():
         run(inputs)
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiler:
             run(inputs)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"

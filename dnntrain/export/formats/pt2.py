@@ -6,6 +6,7 @@ A .pt2 file is code: it is loaded only if its checksum is known.
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,10 @@ def load_program(path: Path, device: str = "cpu") -> nn.Module:
     previous_level = logger.level
     try:
         logger.setLevel(logging.CRITICAL)  # it logs its errors and raises them as well
-        program = torch.export.load(path)
+        with warnings.catch_warnings():
+            # torch 2.11 reads the weights in place, which nobody writes.
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            program = torch.export.load(path)
     except Exception as error:  # torch's reader raises various exceptions for damaged bytes
         raise CheckpointError(
             f"{path} cannot be read as a program of torch.export: {_get_first_line(error)}",
