@@ -67,9 +67,10 @@ def add_lerp_rule() -> None:
     if any(operator in getattr(propagator, name, ()) for name in rules):
         return
     from torch.distributed.tensor._op_schema import RuntimeSchemaInfo
-    from torch.distributed.tensor._ops._pointwise_ops import list_pointwise_strategy
+    from torch.distributed.tensor._ops import _pointwise_ops
 
-    propagator.register_op_strategy(operator, list_pointwise_strategy, RuntimeSchemaInfo(needs_pytree=True))
+    rule = _get_private(_pointwise_ops, "list_pointwise_strategy")
+    propagator.register_op_strategy(operator, rule, RuntimeSchemaInfo(needs_pytree=True))
 
 
 def release_groups(mesh: DeviceMesh) -> None:

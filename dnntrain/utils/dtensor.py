@@ -142,9 +142,13 @@ def _gather_interleaved(tensor: Any) -> Tensor:
         for placement in tensor.placements
     ]
     shard = local_shard(tensor).detach()
-    shape = torch.Size([*tensor.shape[:dim], blocks, tensor.shape[dim] // blocks, *tensor.shape[dim + 1 :]])
+
+    def split_blocks(shape: torch.Size) -> torch.Size:
+        return torch.Size([*shape[:dim], blocks, shape[dim] // blocks, *shape[dim + 1 :]])
+
+    shape = split_blocks(tensor.shape)
     stacked = DTensor.from_local(
-        shard.unflatten(dim, (blocks, shard.shape[dim] // blocks)),
+        shard.reshape(split_blocks(shard.shape)),
         tensor.device_mesh,
         placements,
         run_check=False,
