@@ -22,16 +22,14 @@ def run(arguments: Arguments) -> int:
     from dnntrain.sweep.prepare import prepare_sweep
     from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, submit_sweep
 
-    sweep = prepare_sweep(
-        arguments.overrides, arguments.config_dir, jobs=arguments.options["jobs"], quiet=arguments.quiet
-    )
+    sweep = prepare_sweep(arguments.overrides, arguments.config_dir, jobs=options["jobs"], quiet=arguments.quiet)
     if isinstance(sweep, QueuedSweep):
         statuses = submit_sweep(sweep, arguments.config_dir, options["jobs"], options["dry_run"])
         print(format_queue(sweep, statuses, arguments.json))
         return 0
     from dnntrain.sweep.run_sweep import format_listing, format_results, get_exit_code, run_sweep
 
-    if arguments.options["dry_run"]:
+    if options["dry_run"]:
         print(format_listing(sweep, arguments.json))
         return 0
     statuses = run_sweep(sweep, arguments.config_dir, arguments.display)
