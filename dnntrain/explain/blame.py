@@ -27,6 +27,8 @@ class Blame:
     rise     of the loss of an example, with its interval over examples
     drop     of the accuracy; None if answers are not classes
     changed  share of the examples whose answer is another one
+
+    The loss and the answers of a language model are those of a token.
     """
 
     name: str
@@ -59,17 +61,23 @@ def blame_layers(subject: Subject, batch: Batch, calibration: Sequence[Tensor]) 
     return together, sorted(blames, key=lambda blame: -blame.rise.mean)
 
 
+def _agree_on_tokens(outputs: Tensor, expected: Tensor) -> Tensor:
+    """Return for each text the share of its tokens after which both expect the same token, [n]."""
+    return (outputs.argmax(2) == expected.argmax(2)).double().mean(1)
+
+
 class _Answers:
     """The losses and the answers for a batch."""
 
     def __init__(self, subject: Subject, batch: Batch) -> None:
         with torch.no_grad():
             self.outputs = torch.cat([subject.model(part) for part in torch.split(batch.inputs, 256)]).float()
-        task = subject.loaded.config.task
-        self.losses = task.compute_losses(self.outputs, batch).double().cpu()
-        self.agrees = partial(task.agrees, spec=subject.loaded.spec)
+        task, spec = subject.loaded.config.task, subject.loaded.spec
+        self.losses = task.compute_losses(self.outputs, batch).double().cpu() / task.get_units(spec)
+        self.agrees = _agree_on_tokens if subject.predicts_tokens else partial(task.agrees, spec=spec)
         is_class = subject.target_kind is TargetKind.CLASS
-        self.right = (self.outputs.argmax(1) == batch.targets).double().cpu() if is_class else None
+        right = (self.outputs.argmax(-1) == batch.targets).double().cpu() if is_class else None
+        self.right = right.mean(1) if right is not None and right.ndim == 2 else right
 
     def compare(self, name: str, other: _Answers) -> Blame:
         """Return the blame for the difference of `other`, example by example."""

@@ -60,6 +60,12 @@ class Comparison:
 def check_same_form(subject: Subject, other: Subject, name: str) -> None:
     """Raise ConfigError if two models cannot answer for the same examples."""
     mine, others = subject.loaded.spec, other.loaded.spec
+    pieces, other_pieces = (spec.inputs.vocabulary and spec.inputs.vocabulary.list_pieces() for spec in (mine, others))
+    if pieces != other_pieces:
+        raise ConfigError(
+            f"--against {name}: it reads other tokens than the explained model",
+            "name a run with the same data.tokenizer",
+        )
     if mine.inputs.shape != others.inputs.shape or mine.output.names != others.output.names:
         raise ConfigError(
             f"--against {name}: it maps {others.inputs.describe()} to {others.targets.describe()}, "

@@ -114,8 +114,21 @@ def _prepare(
         )
     activation_bytes = _measure_activations(subject.model, read_inputs(subject, split, split.index[:1]).inputs)
     return Work(
-        *(options, overrides, trust, say, splits, split, key),
-        *(method, activation_bytes, other, name, other_method, explanation, checkpoints, share),
+        options=options,
+        overrides=overrides,
+        trust=trust,
+        say=say,
+        splits=splits,
+        split=split,
+        key=key,
+        method=method,
+        activation_bytes=activation_bytes,
+        other=other,
+        other_name=name,
+        other_method=other_method,
+        explanation=explanation,
+        checkpoints=checkpoints,
+        share=share,
     )
 
 
@@ -132,10 +145,6 @@ def _check_text_options(options: ExplainOptions) -> None:
     """Raise ConfigError for options that do not support texts."""
     if options.layer is not None:
         raise ConfigError("--layer chooses the activations of an image; the model reads texts", "leave --layer out")
-    if options.against is not None:
-        raise ConfigError(
-            "--against does not support texts yet", "explain both models, or compare them: dnntrain eval RUN RUN"
-        )
 
 
 def _choose_method(
@@ -161,7 +170,7 @@ def _choose_method(
 
 def _choose_other_method(method: MapMethod, other: Subject | None, split: DataSplit) -> MapMethod:
     """Return the method of the other model: the same one, or the one that fits its network."""
-    if other is None or not method.needs_gradients:
+    if other is None or not method.needs_gradients or other.is_text:
         return method
     inputs = read_inputs(other, split, split.index[:1]).inputs
     return choose_method("auto", other.model, inputs, True, None)
@@ -178,7 +187,7 @@ def _estimate(work: Work) -> tuple[float, float]:
     calls = len(work.split) + len(work.splits["val"])
     if work.method is not None:
         calls += images * (count_calls(work.method, subject.has_gradients) + work.method.calls)
-    if subject.has_gradients and not subject.is_text:
+    if subject.has_gradients:
         layers = len(list_weight_layers(subject.model))
         calls += (layers + 2) * blame.EXAMPLES + 4 * similarity.EXAMPLES + embedding.POINTS + embedding.TRAINING
     weights = sum(parameter.numel() * 4 for parameter in subject.model.parameters())

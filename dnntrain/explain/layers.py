@@ -79,7 +79,8 @@ def measure_layers(model: nn.Module, task: Task, batch: Batch) -> list[LayerFact
     try:
         model.requires_grad_(True)
         with torch.enable_grad():
-            outputs = model(batch.inputs.detach().clone().requires_grad_())
+            inputs = batch.inputs.detach().clone()
+            outputs = model(inputs.requires_grad_() if inputs.is_floating_point() else inputs)
             loss = task.compute_losses(outputs.float(), batch).mean()
             names = list(calls)
             weights = [layers[name].weight for name in names]

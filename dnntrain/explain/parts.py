@@ -32,12 +32,16 @@ def list_parts(work: Work) -> list[tuple[str, Callable[[Work], None]]]:
     """Return the title and the function of each part that the model has; on other ranks the shared one."""
     subject = work.subject
     is_class, is_text = subject.target_kind is TargetKind.CLASS, subject.is_text
-    has_weights = subject.has_gradients and not is_text
+    has_weights = subject.has_gradients
     if not work.share.world.is_main:
         return [("maps and their checks", _add_maps)]
     parts = [
         (work.method is not None, "maps and their checks", _add_maps),
-        (work.method is not None and (work.other is not None or has_weights), "maps of the other model", _add_others),
+        (
+            work.method is not None and not is_text and (work.other is not None or has_weights),
+            "maps of the other model",
+            _add_others,
+        ),
         (
             subject.target_kind is TargetKind.LABELS and not subject.is_table and not is_text,
             "pointing game",
@@ -145,7 +149,7 @@ def _add_layers(work: Work) -> None:
     batch = _take(work, _count_examples(work), "layers")
     explanation.layers = measure_layers(subject.model, subject.loaded.config.task, batch)
     calibration = _read_calibration(work)
-    judged = _take(work, blame.EXAMPLES, "blame")
+    judged = _take(work, _count_judged(work), "blame")
     explanation.blame_together, explanation.blame = blame_layers(subject, judged, calibration)
     exact = collect_grams(subject.model, batch.inputs)
     reaches = measure_reaches(subject.model, calibration)
@@ -162,13 +166,24 @@ def _count_examples(work: Work) -> int:
     return min(similarity.EXAMPLES, max(8, int(2**30 / work.activation_bytes)))
 
 
+def _count_judged(work: Work) -> int:
+    """Return the examples on which layers are blamed: at most 256 MiB of outputs."""
+    spec = work.subject.loaded.spec
+    numbers = spec.output.size * (spec.inputs.shape[0] if work.subject.predicts_tokens else 1)
+    return min(blame.EXAMPLES, max(8, 2**26 // numbers))
+
+
 def _add_comparison(work: Work) -> None:
     other, explanation, subject = work.other, work.explanation, work.subject
     assert other is not None
     values = compute_split_outputs(other, work.split)
     figures = compare_outputs(subject, explanation.outputs, values)
-    task, spec = subject.loaded.config.task, subject.loaded.spec
-    agreement = float(task.agrees(values.outputs, explanation.outputs.outputs, spec).double().mean())
+    mine, others = explanation.outputs.outputs, values.outputs
+    if subject.target_kind is TargetKind.CLASS:
+        agreement = float((others.argmax(1) == mine.argmax(1)).double().mean())
+    else:
+        task, spec = subject.loaded.config.task, subject.loaded.spec
+        agreement = float(task.agrees(others, mine, spec).double().mean())
     inputs = _take(work, _count_examples(work), "layers").inputs
     grams = []
     for item in (subject, other):
@@ -199,6 +214,6 @@ def _add_embedding(work: Work) -> None:
         index = work.explanation.outputs.index
         shown = maps.shown.inputs
         numbers = np.array([-1 if item.row is None else index[item.row] for item in maps.examples], dtype=np.int64)
-    is_class = work.subject.target_kind is TargetKind.CLASS
+    is_class = work.subject.target_kind is TargetKind.CLASS and not work.subject.predicts_tokens
     work.explanation.embedding = embed(work.subject, layer, examples, training, shown, numbers, is_class)
     work.explanation.training = training

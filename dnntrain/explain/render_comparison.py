@@ -74,7 +74,7 @@ def _draw_cloud(explanation: Explanation, embedding: Embedding) -> str:
     low, high = points.amin(0), points.amax(0)
     places = ((points - low) / (high - low).clamp_min(1e-30) * 960 + 20).tolist()
     names = explanation.subject.loaded.spec.targets.names
-    is_class = explanation.subject.target_kind is TargetKind.CLASS
+    is_class = explanation.subject.target_kind is TargetKind.CLASS and not explanation.subject.predicts_tokens
     groups: dict[int, list[str]] = {}
     for (x, y), target in zip(places, embedding.targets, strict=True):
         group = int(target) if is_class else 0

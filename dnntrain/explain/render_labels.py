@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from dnntrain.explain.embedding import Embedding
 from dnntrain.explain.explanation import Explanation
 from dnntrain.explain.label_errors import LabelErrors
 from dnntrain.explain.pictures import draw_picture, restore_pixels
-from dnntrain.explain.subject import read_inputs
+from dnntrain.explain.subject import Subject, read_inputs
+from dnntrain.inference.evaluate_run import DataSplit
 from dnntrain.protocols import InputKind
 from dnntrain.report.format import format_percent
 from dnntrain.report.html import escape_text, isolate_text, render_section, render_table
@@ -17,6 +19,7 @@ from dnntrain.utils.units import pluralize
 _MAX_PICTURES = 24
 _MAX_ROWS = 24
 _MAX_NEIGHBORED = 8
+_MAX_CHARACTERS = 80
 
 
 def render_labels(explanation: Explanation) -> str:
@@ -65,6 +68,8 @@ def render_neighbors(explanation: Explanation) -> str:
     embedding, training, maps = explanation.embedding, explanation.training, explanation.maps
     if embedding is None or training is None or maps is None or not embedding.neighbors:
         return ""
+    if explanation.subject.is_text:
+        return _render_near_texts(explanation, embedding, training)
     spec, subject = explanation.subject.loaded.spec, explanation.subject
     source, count = training.parts[0][0], min(_MAX_NEIGHBORED, len(embedding.neighbors))
     shown = restore_pixels(maps.shown.inputs[:count], spec.inputs)
@@ -87,6 +92,35 @@ def render_neighbors(explanation: Explanation) -> str:
         )
         rows.append(f'<div class="gallery near">{mine}{figures}</div>')
     return "".join(rows)
+
+
+def _render_near_texts(explanation: Explanation, embedding: Embedding, training: DataSplit) -> str:
+    """Return a table of the shown texts, each with its nearest training texts below it."""
+    subject, source, rows = explanation.subject, training.parts[0][0], []
+    assert explanation.maps is not None
+    for row, numbers in enumerate(embedding.neighbors[:_MAX_NEIGHBORED]):
+        batch = read_inputs(subject, training, np.array(numbers, dtype=np.int64))
+        shown = (explanation.maps.examples[row].name, explanation.describe_answer(row)["explained"])
+        end = _show_end(subject, explanation.maps.shown.inputs[row])
+        rows.append([*(f"<b>{isolate_text(text, 60)}</b>" for text in shown), end])
+        rows += [
+            [
+                isolate_text(source.describe(number), 60),
+                isolate_text(_name_target(explanation, target), 30),
+                _show_end(subject, tokens),
+            ]
+            for number, target, tokens in zip(numbers, batch.targets, batch.inputs, strict=True)
+        ]
+    return render_table(("text", "class", "its end"), rows, "Each shown text, and the texts that are nearest to it")
+
+
+def _show_end(subject: Subject, tokens: Tensor) -> str:
+    """Return the last characters of a text."""
+    vocabulary = subject.loaded.spec.inputs.vocabulary
+    assert vocabulary is not None
+    pieces = vocabulary.list_pieces()
+    text = b"".join(pieces[token] for token in tokens.tolist()).decode(errors="replace")
+    return isolate_text(text[-_MAX_CHARACTERS:], _MAX_CHARACTERS)
 
 
 def _name_target(explanation: Explanation, target: Tensor) -> str:

@@ -142,8 +142,22 @@ def test_the_class_of_a_text_is_explained_by_the_tokens_that_decide_it(
     for option, reason in ((["--method", "layercam"], "the model reads texts"), (["--layer", "head"], "leave --layer")):
         assert main(["explain", str(run), *option]) == 2
         assert reason in capsys.readouterr().err
-    assert main(["explain", str(run), "--against", str(run)]) == 2
-    assert "does not support texts yet" in capsys.readouterr().err
+    assert main(["explain", str(run), "--count", "1", "--against", str(run), "--directions", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["comparison"]["agreement"] == 1.0
+    assert values["comparison"]["figures"]["accuracy"]["value"] == values["comparison"]["figures"]["accuracy"]["other"]
+    assert [row[place] for place, row in enumerate(values["comparison"]["cka"])] == pytest.approx(
+        [1.0] * len(values["comparison"]["cka"])
+    )
+    names = [layer["name"] for layer in values["layers"]]
+    assert any("mlp" in name for name in names)
+    assert {item["layer"] for item in values["blame"]} == set(names)
+    assert values["embedding"]["neighbor_agreement"] >= 0.5
+    assert len(values["embedding"]["neighbors"][0]) == 5
+    assert values["directions"]["training"][8] < values["directions"]["training"][0] + 0.1
+    page = (run / "explain.html").read_text()
+    for title in ("Layers", "Against the other model", "Which examples are alike?", "Where did the training go?"):
+        assert title in page
 
 
 @pytest.mark.slow
@@ -157,6 +171,11 @@ def test_the_next_token_of_a_language_model_is_explained(tmp_path: Path, capsys:
     assert {row["set"] for row in values["shown"]} == {"worst", "uncertain"}
     assert all(len(row["tokens"]) == 16 and row["label"].startswith('"') for row in values["shown"])
     assert values["maps"]["randomization"]["correlations"][-1] < 1
+    assert values["layers"]
+    assert values["blame_of_all"]["changed"] < 0.2
+    assert values["embedding"]["neighbor_agreement"] is None
+    assert main([*line, "--against", str(run)]) == 0
+    assert json.loads(capsys.readouterr().out)["comparison"]["agreement"] == 1.0
 
 
 def test_an_export_that_gives_outputs_only_is_not_supported() -> None:
