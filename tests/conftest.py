@@ -18,7 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from rank_pool import Pool
-from short_runs import environment, trained
+from short_runs import trained
+from warm_process import run_warm
 
 from dnntrain.utils import messages
 
@@ -84,14 +85,7 @@ def dnntrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command in a process of its own, in the test's folder; one thread, so that tests leave a core to each other."""
 
     def run(*words: str, timeout_s: float = 120, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "dnntrain", *words],
-            cwd=tmp_path,
-            env={**environment(), **environ},
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
+        return run_warm(words, tmp_path, timeout_s, **environ)
 
     return run
 

@@ -103,6 +103,7 @@ def guarded_import(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = guarded_import
 assert "torch" not in sys.modules
 
+main(["train.micro_batch_size=256"])  # what it imports is not imported again for each line
 answers = {}
 for line in json.loads(sys.argv[1]):
     reader, writer = os.pipe()

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-from tests.support.short_runs import environment
+from warm_process import WarmProcess, run_warm
 
 #: Six epochs on a part of the digits; a learning rate of 1e-6 learns nothing.
 SHORT = ("train.duration=2ep", "train.max_examples=320", "log.report=false")
@@ -44,20 +39,14 @@ def test_lines_that_compare_nothing_are_refused(dnntrain, words, text):
     assert not process.stdout
 
 
-def _prove(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "dnntrain", "prove", *SHORT, f"run_dir={folder}", "--json", "-q", *words]
+def _prove(folder: Path, *words: str) -> tuple[str, ...]:
+    return ("prove", *SHORT, f"run_dir={folder}", "--json", "-q", *words)
 
 
 @pytest.mark.slow
 def test_a_clear_gain_is_proven_and_its_lines_reproduce_it(dnntrain, tmp_path):
     folder = tmp_path / "pairs"
-    process = subprocess.run(
-        _prove(folder, "--a", "optim.lr=1e-6", "--b", "", "--exit-code"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = dnntrain(*_prove(folder, "--a", "optim.lr=1e-6", "--b", "", "--exit-code"))
     result = json.loads(process.stdout)
     assert process.returncode == 0, process.stderr
     assert result["verdict"] == "better"
@@ -86,19 +75,17 @@ def test_a_clear_gain_is_proven_and_its_lines_reproduce_it(dnntrain, tmp_path):
 @pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_verdict(tmp_path):
     words = ("--a", "", "--b", "average=[ema]", "--max-pairs", "2")
-    whole = subprocess.run(
-        _prove(tmp_path / "whole", *words), env=environment(), capture_output=True, text=True, check=True
-    )
+    whole = run_warm(_prove(tmp_path / "whole", *words))
     broken = tmp_path / "broken"
     for target in ("01-b", "02-a"):
-        process = subprocess.Popen(_prove(broken, *words), env=environment(), stdout=subprocess.DEVNULL)
+        process = WarmProcess(_prove(broken, *words))
         deadline = time.monotonic() + 300
         while not (broken / target / "metrics.jsonl").exists() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
-    last = subprocess.run(_prove(broken, *words), env=environment(), capture_output=True, text=True, check=True)
+    last = run_warm(_prove(broken, *words))
 
     def keep(text: str) -> dict:
         result = json.loads(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from short_runs import broken_off, comparable, environment, result, trained
+from warm_process import WarmProcess
 
 from dnntrain import plan
 from dnntrain.errors import CheckpointError, ConfigError
@@ -34,15 +35,14 @@ LINE = (
 )
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "dnntrain", *LINE, f"run_dir={folder}", *words, "--quiet"]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def start(folder: Path, *words: str) -> WarmProcess:
+    return WarmProcess((*LINE, f"run_dir={folder}", *words, "--quiet"))
 
 
 def finish(folder: Path, *words: str) -> None:
     process = start(folder, *words)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == 0, errors
 
 
 def stop_at(folder: Path, step: int, number: signal.Signals, *words: str) -> int:
@@ -69,7 +69,9 @@ def assert_equal_runs(a: Path, b: Path) -> None:
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     word = f"data.{request.param}"
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(folder, word, "data.num_workers=1")
+    # A process that imports everything itself has another order of sets.
+    command = [sys.executable, "-m", "dnntrain", *LINE, f"run_dir={folder}", word, "data.num_workers=1", "--quiet"]
+    subprocess.run(command, env=environment(), check=True)
     return word, folder
 
 
@@ -278,7 +280,8 @@ def test_stops_at_random_moments_change_no_bit(
 
 @pytest.mark.slow
 def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(tmp_path: Path) -> None:
-    process = start(tmp_path / "run")
+    command = [sys.executable, "-m", "dnntrain", *LINE, f"run_dir={tmp_path / 'run'}", "--quiet"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
     assert process.stderr is not None
     process.stderr.close()
     while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "LAST").exists():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from short_runs import comparable, environment, result
+from short_runs import comparable, result
 from stand_ins import built, context
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
+from warm_process import WarmProcess, run_warm
 
 from dnntrain.choices.average.swa import Swa
 from dnntrain.errors import ConfigError
@@ -132,24 +131,13 @@ def test_a_run_that_is_killed_and_goes_on_ends_bitwise_as_the_undisturbed_one(tm
         "checkpoint.every=5step",
         "eval.run_test=false",
     ]
-    command = [
-        sys.executable,
-        "-m",
-        "dnntrain",
-        *line,
-        "log.report=false",
-        "eval.every=10step",
-        "log.every=5step",
-        "--quiet",
-    ]
-    subprocess.run([*command, f"run_dir={tmp_path}/whole"], env=environment(), check=True, capture_output=True)
-    with subprocess.Popen(
-        [*command, f"run_dir={tmp_path}/run"], env=environment(), stderr=subprocess.DEVNULL
-    ) as process:
+    words = (*line, "log.report=false", "eval.every=10step", "log.every=5step", "--quiet")
+    assert run_warm((*words, f"run_dir={tmp_path}/whole")).returncode == 0
+    with WarmProcess((*words, f"run_dir={tmp_path}/run")) as process:
         while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "step-35").exists():
             time.sleep(0.001)
         process.kill()
-    subprocess.run([*command, f"run_dir={tmp_path}/run"], env=environment(), check=True, capture_output=True)
+    assert run_warm((*words, f"run_dir={tmp_path}/run")).returncode == 0
     assert result(tmp_path / "run")["digest"] == result(tmp_path / "whole")["digest"]
     assert result(tmp_path / "run")["best"] == result(tmp_path / "whole")["best"]
     assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")

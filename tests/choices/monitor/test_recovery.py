@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 from faults import install
-from short_runs import broken_off, comparable, environment, result, rows
+from short_runs import broken_off, comparable, result, rows
+from warm_process import WarmProcess
 
 from dnntrain import train
 from dnntrain.checkpoint.read_checkpoint import read_checkpoint
@@ -195,11 +194,7 @@ def test_a_run_that_is_killed_after_it_went_back_goes_on_bitwise(
     line = line_of(*words, "train.duration=60ep", "checkpoint.every=20step", "checkpoint.keep_last=2")
     whole, killed, path = tmp_path / "whole", tmp_path / "killed", f"{ROOT}:{site}"
     assert dnntrain(*line, f"run_dir={whole}", PYTHONPATH=path).returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dnntrain", "-q", *line, f"run_dir={killed}"],
-        env={**environment(), "PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-    )
+    process = WarmProcess(("-q", *line, f"run_dir={killed}"), PYTHONPATH=path)
     file = killed / "metrics.jsonl"
     while process.poll() is None and not (file.exists() and '"rollback"' in file.read_text()):
         time.sleep(0.002)

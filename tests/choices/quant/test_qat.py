@@ -20,6 +20,7 @@ from short_runs import comparable, environment, result, rows, trained
 from stand_ins import built, context
 from torch import nn
 from two_ranks_qat import trained_alone, trained_on_two_ranks
+from warm_process import WarmProcess
 
 from dnntrain import evaluate
 from dnntrain.checkpoint.model_card import seal_card
@@ -28,6 +29,7 @@ from dnntrain.choices.quant.qat import Qat, has_reached, update_ranges
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import SingleProcess, StepInfo
+from dnntrain.utils.hardware import has_vnni
 from dnntrain.utils.units import Duration
 
 SMALL = ("model=resnet_cifar", "model.depth=8", "train.max_examples=160", "train.batch_size=32", "precision=fp32")
@@ -213,9 +215,8 @@ def test_two_ranks_round_convolutions_as_one_process_does(tmp_path: Path) -> Non
     assert losses[-1] < losses[0]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "dnntrain", *words, f"run_dir={folder}", "--quiet"]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(folder: Path, *words: str) -> WarmProcess:
+    return WarmProcess((*words, f"run_dir={folder}", "--quiet"))
 
 
 def stopped(folder: Path, step: int, *words: str) -> None:
@@ -277,7 +278,8 @@ def test_an_integer_export_uses_the_ranges_that_were_trained(name: str, qat_run:
     assert main(["export", str(qat_run), f"--format={name}", f"--path={path}"]) == 0
     details = json.loads((path / "manifest.json").read_text())["details"]
     assert details["census"]["shares"]["int8"] > 0.99
-    assert details["parity"]["agreement"] > 0.97
+    # Without VNNI weights keep 7 bits of the 8 that were trained.
+    assert details["parity"]["agreement"] > (0.97 if has_vnni() else 0.93)
     assert details["parity"]["drop"] <= 0.01
 
 
