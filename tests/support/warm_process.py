@@ -40,6 +40,7 @@ class WarmProcess:
     def __init__(self, words: tuple[str, ...], cwd: Path | None = None, **environ: str) -> None:
         self.args = words
         self.returncode: int | None = None
+        self._output = self._errors = ""
         self._folder = tempfile.TemporaryDirectory()
         request = {
             "words": words,
@@ -66,14 +67,16 @@ class WarmProcess:
                 if not selector.select(timeout):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self.returncode = int(self._lines.readline())
+            self._lines.close()
             self._connection.close()
+            self._output, self._errors = (Path(self._folder.name, name).read_text() for name in ("output", "errors"))
+            self._folder.cleanup()
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for the end of the process and return what it has written to its output and error output."""
         self.wait(timeout)
-        output, errors = (Path(self._folder.name, name).read_text() for name in ("output", "errors"))
-        return output, errors
+        return self._output, self._errors
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
@@ -92,7 +95,6 @@ class WarmProcess:
     ) -> None:
         self.kill()
         self.wait(60)
-        self._folder.cleanup()
 
 
 def run_warm(
