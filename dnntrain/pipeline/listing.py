@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dnntrain.checkpoint.digests import compute_bytes_digest, compute_file_digest
-from dnntrain.export.manifest import EXPORT_SUFFIXES
+from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.pipeline.prepare import Pipeline
-from dnntrain.pipeline.stage_runs import StageRun, find_stale, read_record, read_stage_status
+from dnntrain.pipeline.stage_runs import StageRun, digest_exports, find_stale, read_record, read_stage_status
 from dnntrain.report.format import format_short
 from dnntrain.utils.sealed_json import read_intact_json, read_sealed_json, write_sealed_json
 from dnntrain.utils.units import format_seconds
@@ -60,9 +59,7 @@ def compute_final_digest(pipeline: Pipeline) -> str:
     parts = []
     for run in pipeline.list_runs(pipeline.definition.final.name):
         parts.append(str(read_record(run.folder).get("weights")))
-        for path in sorted((run.folder / "exports").rglob("*")):
-            if path.is_file() and path.suffix in EXPORT_SUFFIXES:
-                parts += [str(path.relative_to(run.folder)), compute_file_digest(path)]
+        parts += [part for item in digest_exports(run.folder).items() for part in item]
     return compute_bytes_digest("\n".join(parts).encode())
 
 

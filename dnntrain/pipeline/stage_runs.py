@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.errors import ConfigError
+from dnntrain.export.manifest import EXPORT_SUFFIXES
 from dnntrain.utils.sealed_json import read_intact_json, read_sealed_json, write_sealed_json
 
 RECORD_FILE = "stage.json"
@@ -81,12 +82,23 @@ def write_record(run: StageRun, code: str) -> None:
             "config": result.get("config_digest"),
             "weights": result.get("digest"),
             "model": compute_file_digest(run.folder / _MODEL_FILE),
+            "exports": digest_exports(run.folder),
             "inputs": {
                 option: {"stage": source.stage, "key": source.key, "model": read_record(source.folder).get("model")}
                 for option, source in run.inputs.items()
             },
         },
     )
+
+
+def digest_exports(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each exported model file of a run, by its path in the folder.
+
+    Manifests do not count, because they hold measured times.
+    """
+    paths = sorted((folder / "exports").rglob("*"))
+    files = [path for path in paths if path.is_file() and path.suffix in EXPORT_SUFFIXES]
+    return {str(path.relative_to(folder)): compute_file_digest(path) for path in files}
 
 
 def find_stale(runs: Sequence[StageRun]) -> list[str]:
@@ -97,14 +109,11 @@ def find_stale(runs: Sequence[StageRun]) -> list[str]:
         record = read_record(run.folder) if read_stage_status(run)[0] == "done" else {}
         if not record:
             continue
-        path = run.folder / _MODEL_FILE
-        models[run.key] = compute_file_digest(path) if path.is_file() else "missing"
         hint = f"to make it again, delete {run.folder}"
-        if models[run.key] != record.get("model"):
-            mistakes.append(
-                f"stage {run.label}: {path} was changed after the stage was done\n     {hint}, or restore the file"
-            )
+        if changed := _find_changed_files(run.folder, record):
+            mistakes += [f"stage {run.label}: {text}\n     {hint}, or restore the file" for text in changed]
             continue
+        models[run.key] = record["model"]
         for option, source in run.inputs.items():
             used, current = record["inputs"].get(option, {}).get("model"), models.get(source.key)
             if current is not None and used != current:
@@ -113,6 +122,18 @@ def find_stale(runs: Sequence[StageRun]) -> list[str]:
                     f"which now has model {current[:8]}\n     {hint}"
                 )
     return mistakes
+
+
+def _find_changed_files(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """Return a text for each model file of a finished run that is missing or was changed."""
+    texts = []
+    for name, digest in {_MODEL_FILE: record.get("model"), **record.get("exports", {})}.items():
+        path = folder / name
+        if not path.is_file():
+            texts.append(f"{path} is missing")
+        elif compute_file_digest(path) != digest:
+            texts.append(f"{path} was changed after the stage was done")
+    return texts
 
 
 def check_stale(runs: Sequence[StageRun]) -> None:

@@ -101,6 +101,23 @@ def test_a_model_that_was_changed_after_its_stage_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_export_that_is_missing_or_altered_is_named(tmp_path):
+    pipeline = prepare_chain(tmp_path)
+    finish_stages(pipeline)
+    final = pipeline.final_run
+    export = final.folder / "exports" / "onnx_int8" / "model.onnx"
+    export.parent.mkdir(parents=True)
+    export.write_bytes(b"model")
+    assert not find_stale(pipeline.runs)
+    write_record(final, pipeline.code)
+    assert not find_stale(pipeline.runs)
+    export.write_bytes(b"other")
+    assert [f"{export} was changed" in text for text in find_stale(pipeline.runs)] == [True]
+    export.unlink()
+    assert [f"{export} is missing" in text for text in find_stale(pipeline.runs)] == [True]
+
+
+@pytest.mark.slow
 def test_a_stage_whose_source_was_made_again_is_stale(tmp_path):
     pipeline = prepare_chain(tmp_path)
     finish_stages(pipeline)
