@@ -6,6 +6,7 @@ python scripts/make_composition.py sched= reg  runs the methods whose names hold
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -110,7 +111,7 @@ def _text(cell: Cell) -> str:
 def _reason(note: str) -> str:
     """The message without the rank that said it and the layout, which the column names."""
     text = note.partition(": ")[2] if note.startswith("rank ") else note
-    return text.partition(", which the layout")[0]
+    return re.split(", which (?:the|this) layout", text)[0]
 
 
 def _rows_of_page() -> dict[str, list[str]]:

@@ -35,16 +35,26 @@ LAYOUTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "tp 2": (2, ("parallel=tp",)),
     "pp 2": (2, ("parallel=pp",)),
     "fsdp 2 × tp 2": (4, ("parallel=fsdp", "parallel.shard=2", "parallel.tp=2")),
+    "tp 2 in positions": (2, ("parallel=tp", "parallel.sequence=true")),
+    "ddp 2 × tp 2 in positions": (
+        4,
+        ("parallel=ddp", "parallel.replicate=2", "parallel.tp=2", "parallel.sequence=true"),
+    ),
+    "fsdp 2 × tp 2 in positions": (
+        4,
+        ("parallel=fsdp", "parallel.shard=2", "parallel.tp=2", "parallel.sequence=true"),
+    ),
+    "tp 2 in positions × pp 2": (4, ("parallel=tp", "parallel.tp=2", "parallel.pp=2", "parallel.sequence=true")),
     "accumulation": (1, ("train.micro_batch_size=5", "train.activation_checkpointing=full")),
 }
 
 #: The layouts of each model: together, every part meets every kind of layout.
 TRIED: dict[str, tuple[str, ...]] = {
-    "adamw": ("ddp 3", "tp 2", "pp 2"),
-    "muon": ("fsdp 2", "tp 2", "pp 2"),
-    "lengths": ("pp 2", "fsdp 2 × tp 2", "accumulation"),
+    "adamw": ("ddp 3", "tp 2", "pp 2", "tp 2 in positions × pp 2"),
+    "muon": ("fsdp 2", "tp 2", "pp 2", "ddp 2 × tp 2 in positions"),
+    "lengths": ("pp 2", "fsdp 2 × tp 2", "accumulation", "fsdp 2 × tp 2 in positions"),
     "isolated": ("ddp 3", "tp 2", "pp 2", "accumulation"),
-    "tied": ("fsdp 2", "pp 2", "fsdp 2 × tp 2"),
+    "tied": ("fsdp 2", "pp 2", "fsdp 2 × tp 2", "tp 2 in positions"),
 }
 
 #: A mask of documents and a tied head belong to several stages; one head of keys cannot be divided.
@@ -76,6 +86,23 @@ def test_a_language_model_computes_the_same_on_every_layout_and_after_a_resume(
     assert not outcome.error, outcome.error
     assert comparable(again) == comparable(whole)
     assert result(again)["digest"] == result(whole)["digest"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_shared_positions_drop_the_same_values_and_a_resume_repeats_them(pool: Pool, tmp_path: Path) -> None:
+    words = [*RUN, f"data.path={write_texts(tmp_path / 'texts')}", "parallel=tp", "model.dropout=0.2"]
+    words += ["model.bias=true", "model.norm=layer", "model.positions=learned", "train.activation_checkpointing=full"]
+    runs = [tmp_path / name for name in ("whole", "shared", "again")]
+    for run, sequence in zip(runs[:2], ("false", "true"), strict=True):
+        outcome = pool.train(2, [*words, f"parallel.sequence={sequence}"], run)
+        assert not outcome.error, outcome.error
+    assert_equal_rows(comparable(runs[1]), comparable(runs[0]))
+    broken_off(runs[1], runs[2], 5)
+    outcome = pool.train(2, [*words, "parallel.sequence=true"], runs[2])
+    assert not outcome.error, outcome.error
+    assert comparable(runs[2]) == comparable(runs[1])
+    assert result(runs[2])["digest"] == result(runs[1])["digest"]
 
 
 @pytest.mark.slow

@@ -46,7 +46,12 @@ def all_reduce_traffic(
 
 
 def gather_or_scatter_traffic(
-    name: str, size_bytes: float, calls: int, ranks: int, stride: int, beside: Literal["computation", "backward"]
+    name: str,
+    size_bytes: float,
+    calls: int,
+    ranks: int,
+    stride: int,
+    beside: Literal["computation", "backward", "nothing"],
 ) -> Traffic:
     """Return the traffic of ring all-gathers or reduce-scatters.
 

@@ -92,7 +92,7 @@ def apply_fsdp(model: nn.Module, units: Sequence[nn.Module], layout: ParallelCon
     language_module = find_language_module(model)
     keeps_root = language_module is not None and language_module.defers_logits  # the loss needs the last layer
     if language_module is not None:
-        language_module.copies_weight = True
+        language_module.copies_outputs = True
     for module in (*units, model):
         fully_shard(
             module,

@@ -24,12 +24,16 @@ MESH_DIMS = ("pp", "replicate", "shard", "tp")
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """The degrees of parallelism: the size of each dimension of the device mesh."""
+    """The degrees of parallelism: the size of each dimension of the device mesh.
+
+    sequence  whether tensor-parallel ranks share the positions of a text between layers
+    """
 
     replicate: int = 1
     shard: int = 1
     tp: int = 1
     pp: int = 1
+    sequence: bool = False
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -67,7 +71,7 @@ class ParallelDims:
     def __str__(self) -> str:
         sizes = zip(reversed(MESH_DIMS), reversed(self.sizes), strict=True)
         terms = [f"{name} {size}" for name, size in sizes if size > 1]
-        return " × ".join(terms) or "one process"
+        return (" × ".join(terms) or "one process") + (", shared positions" if self.sequence else "")
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class ParallelConfig(ParallelChoice):
     shard: PositiveInt | None = 1  # ranks that share one replica's weights, gradients and optimizer state (FSDP2)
     tp: PositiveInt | None = 1  # ranks that share the width of each layer (tensor parallelism)
     pp: PositiveInt | None = 1  # ranks that share the depth of the model (pipeline parallelism)
+    sequence: bool = False  # tp: the ranks also share the positions of a text between layers, which saves memory
     bucket_size_mb: Positive = 25.0  # ddp: size of a gradient bucket, MiB
     static_graph: bool = False  # ddp: promise that every step uses the same parameters, which saves a search
     grad_compression: Literal["none", "bf16", "fp16", "powersgd"] = "none"  # ddp: format of gradients between ranks
@@ -160,7 +165,8 @@ class ParallelConfig(ParallelChoice):
                 f"{_format_product(degree_by_name)} = {fixed_product} ranks, but the run has {ranks}",
                 f"use launch.nproc={fixed_product}, or {_suggest_dims(degree_by_name, ranks)}",
             )
-        return ParallelDims(**{name: int(degree or 1) for name, degree in degree_by_name.items()})
+        degrees = {name: int(degree or 1) for name, degree in degree_by_name.items()}
+        return ParallelDims(**degrees, sequence=self.sequence and degrees["tp"] > 1)
 
     @property
     def required_ranks(self) -> int | None:

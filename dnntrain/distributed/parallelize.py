@@ -50,7 +50,7 @@ def parallelize_model(
     stage_models = copy_for_stages(model, len(stage_indices))
     if dims.tp > 1:
         for stage_model in stage_models:
-            apply_tensor_parallel(stage_model, mesh.tensor)
+            apply_tensor_parallel(stage_model, mesh.tensor, dims.sequence)
     stages = make_stages(model, stage_models, bounds, stage_indices) if dims.pp > 1 else []
     for stage_model in stage_models:
         checkpoint_activations(find_blocks(stage_model), activation_checkpointing)

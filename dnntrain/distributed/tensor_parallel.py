@@ -19,6 +19,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.func import functional_call
 
+from dnntrain.distributed.sequence_parallel import (
+    drop_positions,
+    gather_positions,
+    make_sequence_shard,
+    multiply_gathered,
+    scatter_sum,
+    sum_gradient,
+)
 from dnntrain.errors import ConfigError
 from dnntrain.nn.language_module import find_language_module
 from dnntrain.nn.partition import count_stacked_outputs, get_divisible_sizes, get_parallel_plan
@@ -27,8 +35,8 @@ from dnntrain.utils._torch_private import make_strided_shard
 from dnntrain.utils.dtensor import local_shard
 
 
-def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Divide the layers in the model's plan over `mesh` in place.
+def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh, sequence: bool = False) -> None:
+    """Divide the layers in the model's plan over `mesh` in place, and the positions between them if `sequence`.
 
     `mesh` has one dimension. Raises ConfigError if it does not divide the width of a layer.
     """
@@ -39,15 +47,21 @@ def apply_tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> None:
                 f"parallel.tp={degree} does not divide {size}, the width of {name}",
                 f"use parallel.tp={math.gcd(degree, size)}",
             )
-    for name, style in (get_parallel_plan(model, degree) or {}).items():
+    language_module = find_language_module(model)
+    if sequence and language_module is not None:
+        language_module.sequence = make_sequence_shard(mesh)
+    for name, style in (get_parallel_plan(model, degree, sequence) or {}).items():
         layer = model.get_submodule(name)
-        _parallelize_layer(layer, style, mesh)
-        if style == "vocabulary" and (language_module := find_language_module(model)) is not None:
+        _parallelize_layer(layer, style, mesh, sequence)
+        if style == "vocabulary" and language_module is not None:
             language_module.head_shard = _make_vocabulary_shard(layer, mesh)
 
 
-def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
+def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh, sequence: bool) -> None:
     kind = style.partition("/")[0]
+    if kind == "positions":
+        module.forward = _make_position_forward(module, _make_shell(module, 1, bias=True), mesh)
+        return
     shell = _make_shell(module, mesh.size() if kind == "features" else 1, bias=kind != "rows")
     # torch's placement for a dimension that is sharded twice: interleaved parts, here of query, key and value.
     stacked = count_stacked_outputs(style)
@@ -64,8 +78,8 @@ def _parallelize_layer(module: nn.Module, style: str, mesh: DeviceMesh) -> None:
             dtensor = distribute_tensor(buffer, mesh, [outputs], src_data_rank=None)
             module.register_buffer(name, dtensor, persistent=persistent)
     make_forward = {
-        "columns": _make_column_forward,
-        "rows": _make_row_forward,
+        "columns": _make_gathered_forward if sequence else _make_column_forward,
+        "rows": _make_scattered_forward if sequence else _make_row_forward,
         "features": _make_feature_forward,
         "vocabulary": _make_vocabulary_forward,
     }[kind]
@@ -82,6 +96,21 @@ def _make_column_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) 
         return result
 
     return forward
+
+
+def _make_gathered_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+    """Return a column forward that reads this rank's positions."""
+
+    def multiply(shard: Tensor) -> Tensor:
+        tensors = _get_local_tensors(module)
+        return multiply_gathered(shard, tensors["weight"], tensors.get("bias"), mesh)
+
+    def forward(shard: Tensor) -> Tensor:
+        full_inputs = gather_positions(shard, mesh, Partial())
+        result: Tensor = functional_call(shell, _get_local_tensors(module), (full_inputs,))
+        return result
+
+    return multiply if type(module) is nn.Linear else forward
 
 
 def _make_vocabulary_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
@@ -125,6 +154,31 @@ def _make_row_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> 
         )
         result = total.to_local(grad_placements=[Replicate()])
         return result if bias is None else result + bias.view(-1, *[1] * spatial)
+
+    return forward
+
+
+def _make_scattered_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+    """Return a row forward that returns this rank's positions."""
+
+    def forward(inputs: Tensor) -> Tensor:
+        tensors = _get_local_tensors(module)
+        bias = tensors.pop("bias", None)
+        partial_output: Tensor = functional_call(shell, tensors, (inputs,))
+        result = scatter_sum(partial_output, mesh)
+        return result if bias is None else result + sum_gradient(bias, mesh)
+
+    return forward
+
+
+def _make_position_forward(module: nn.Module, shell: nn.Module, mesh: DeviceMesh) -> Callable[[Tensor], Tensor]:
+    if isinstance(module, nn.Dropout):
+        return lambda features: drop_positions(features, module.p, mesh) if module.training else features
+
+    def forward(features: Tensor) -> Tensor:
+        tensors = {name: sum_gradient(tensor, mesh) for name, tensor in _get_local_tensors(module).items()}
+        result: Tensor = functional_call(shell, tensors, (features,))
+        return result
 
     return forward
 

@@ -102,20 +102,23 @@ class Decoder(LanguageModule):
         features: Tensor = self.embed(tokens)
         if self.positions is not None:
             features = features + self.positions.weight[first : first + tokens.shape[1]]
+        features = self.split_sequence(features)
         return self.drop(features) if self.shape.dropout else features
 
     def finish(self, features: Tensor) -> Tensor:
         """Map the features of the last block to logits, which may be deferred."""
         if not self.shape.per_token:
-            logits: Tensor = self.head(self.read_out(features[:, -1]))
+            logits: Tensor = self.head(self.read_out(self.join_sequence(features)[:, -1]))
             return logits
-        features = self.read_out(features)
+        features = self.join_sequence(self.read_out(features))
         shard = self.head_shard
         if self.defers_logits and is_plain_linear(self.head, is_sharded=shard is not None):
             dtype = _get_product_dtype(features)
             # Not the parameter itself, on which a hook would stay from step to step.
             weight = self.head.weight if shard is None else shard.get_weight()
-            weight = (weight.clone() if self.copies_weight else weight.view_as(weight)).to(dtype)
+            weight = (weight.clone() if self.copies_outputs else weight.view_as(weight)).to(dtype)
+            if self.copies_outputs and self.sequence is not None:
+                features = features.clone()
             return DeferredLogits(features.to(dtype), weight, self.shape.softcap, shard)  # type: ignore[return-value]
         return self.cap_logits(self.head(features))
 
@@ -169,7 +172,7 @@ class Decoder(LanguageModule):
     def tensor_parallel_plan(self) -> dict[str, str]:
         """Return how layers are sharded over tensor-parallel ranks.
 
-        A tied head stays whole, since it is the embedding.
+        A tied head stays whole, since it is the embedding. The last norm of a classifier reads joined features.
         """
         blocks = {
             f"blocks.{number}.{name}": style
@@ -177,7 +180,9 @@ class Decoder(LanguageModule):
             for name, style in block.list_divisions().items()
         }
         has_own_head = self.shape.per_token and not self.shape.tied_head and type(self.head) is nn.Linear
-        return {**blocks, "head": "vocabulary"} if has_own_head else blocks
+        last_norm = {"norm": "positions"} if self.shape.per_token else {}
+        head = {"head": "vocabulary"} if has_own_head else {}
+        return {"drop": "positions", **blocks, **last_norm, **head}
 
     def get_rate_factors(self) -> dict[str, float]:
         """Return the factor on the rate of Adam of each hidden matrix: 1 / growth."""

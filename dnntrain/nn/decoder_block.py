@@ -51,7 +51,8 @@ class DecoderBlock(nn.Module):
         """Return how each layer is sharded over tensor-parallel ranks."""
         attention = {"attn.qkv": "columns/3"} if self.attn.shares_qkv else {"attn.q": "columns", "attn.kv": "columns/2"}
         up = "columns/2" if self.mlp.is_gated else "columns"
-        return {**attention, "attn.proj": "rows", "mlp.up": up, "mlp.down": "rows"}
+        per_position = dict.fromkeys(("norm1", "attn.drop", "norm2", "mlp.drop"), "positions")
+        return {**attention, "attn.proj": "rows", "mlp.up": up, "mlp.down": "rows", **per_position}
 
 
 class CausalAttention(nn.Module):
@@ -123,14 +124,14 @@ class CausalAttention(nn.Module):
     def project(self, tokens: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [n, heads, length, width] of tokens from `position` on.
 
-        A tensor-parallel rank has a shard of the heads.
+        A tensor-parallel rank has a shard of the heads, of all positions even if `tokens` has a part of them.
         """
-        n, length, _ = tokens.shape
         if self.shares_qkv:
-            query, key, value = self.qkv(tokens).view(n, length, 3, -1, self.head_width).permute(2, 0, 3, 1, 4)
+            query, key, value = self.qkv(tokens).unflatten(2, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
         else:
-            query = self.q(tokens).view(n, length, -1, self.head_width).transpose(1, 2)
-            key, value = self.kv(tokens).view(n, length, 2, -1, self.head_width).permute(2, 0, 3, 1, 4)
+            query = self.q(tokens).unflatten(2, (-1, self.head_width)).transpose(1, 2)
+            key, value = self.kv(tokens).unflatten(2, (2, -1, self.head_width)).permute(2, 0, 3, 1, 4)
+        length = query.shape[2]
         if self.qk_norm:
             query, key = (functional.rms_norm(part, (self.head_width,)) for part in (query, key))
         if self.cos is not None and self.sin is not None:

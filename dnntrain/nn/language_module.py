@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dnntrain.protocols import VocabularyShard
+from dnntrain.protocols import SequenceShard, VocabularyShard
 
 
 class LanguageModule(nn.Module):
@@ -14,15 +14,27 @@ class LanguageModule(nn.Module):
 
     defers_logits  whether `forward` returns `DeferredLogits`, from which a loss computes a part of the
                    logits at a time
-    copies_weight  whether they hold a copy of the last layer's weight, since FSDP warns of a view
+    copies_outputs whether they hold a copy of the last layer's weight, and of gathered features, since FSDP
+                   warns of a view
     head_shard     the part of the last layer that this rank has, if ranks share the vocabulary
+    sequence       the positions that this rank has between layers, if ranks share them; `forward` splits the
+                   embedded tokens and joins the inputs of the last layer
     context        the most tokens that the network reads
     """
 
     context: int
     defers_logits: bool = False
-    copies_weight: bool = False
+    copies_outputs: bool = False
     head_shard: VocabularyShard | None = None
+    sequence: SequenceShard | None = None
+
+    def split_sequence(self, features: Tensor) -> Tensor:
+        """Return the part of `features` [n, length, width] that this rank computes with."""
+        return features if self.sequence is None else self.sequence.split(features)
+
+    def join_sequence(self, features: Tensor) -> Tensor:
+        """Return the features of all positions."""
+        return features if self.sequence is None else self.sequence.join(features)
 
     def make_cache(self, count: int) -> Sequence[Tensor]:
         """Return the empty memory of `count` texts, for `extend`."""

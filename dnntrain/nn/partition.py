@@ -12,6 +12,8 @@ division}.
 - `features`: a normalization or other layer over the divided features, divided with them.
 - `vocabulary`: the last layer of a language model, divided by tokens if the degree divides their
   number. The loss reads the shards, or the layer gathers the logits.
+- `positions`: a normalization or dropout of each position of a text by itself. With
+  `parallel.sequence=true` it reads the positions of this rank; otherwise it stays whole.
 
 A model that supports pipelines has `sections()`: its forward pass as consecutive sections. Each has
 the names of the modules and parameters that it owns, and its function Tensor → Tensor. For
@@ -53,10 +55,11 @@ def _split_classifier(features: nn.Module, pool: nn.Module, classifier: nn.Modul
     return [*blocks, Section(("classifier",), lambda inputs: classifier(pool(inputs).flatten(1)))]
 
 
-def get_parallel_plan(model: nn.Module, degree: int = 1) -> Mapping[str, str] | None:
+def get_parallel_plan(model: nn.Module, degree: int = 1, sequence: bool = False) -> Mapping[str, str] | None:
     """Return the model's tensor-parallel plan for `degree` ranks, or None if it does not have one.
 
-    It omits layers inside removed blocks, and a vocabulary that `degree` does not divide.
+    It omits layers inside removed blocks, and a vocabulary that `degree` does not divide. It has layers
+    over positions only if ranks share the `sequence`.
     """
     make_plan: Callable[[], Mapping[str, str]] | None = getattr(model, "tensor_parallel_plan", None)
     if make_plan is None:
@@ -67,7 +70,13 @@ def get_parallel_plan(model: nn.Module, degree: int = 1) -> Mapping[str, str] | 
         for name, division in make_plan().items()
         if not name.startswith(removed)
         and (division != "vocabulary" or len(model.get_parameter(f"{name}.weight")) % degree == 0)
+        and (division != "positions" or sequence)
     }
+
+
+def supports_shared_sequence(model: nn.Module) -> bool:
+    """Return whether ranks can share the positions of the model's texts between its layers."""
+    return "positions" in (get_parallel_plan(model, sequence=True) or {}).values()
 
 
 def get_divisible_sizes(model: nn.Module) -> tuple[tuple[str, int], ...]:

@@ -23,7 +23,7 @@ from dnntrain.nn.cost import (
     record_batch_norm_values,
 )
 from dnntrain.nn.freezing import find_frozen_names, freeze_model
-from dnntrain.nn.partition import find_blocks, get_divisible_sizes
+from dnntrain.nn.partition import find_blocks, get_divisible_sizes, supports_shared_sequence
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.checks.memory import check_weights_fit, explain_missing_memory
 from dnntrain.planning.plan import DataFacts, ModelFacts
@@ -99,6 +99,7 @@ def collect_model_facts(config: RunConfig, data: DataFacts) -> ModelFacts:
         convolutional=any(isinstance(module, nn.Conv2d) for module in model.modules()),
         overflows_in_channels_last=overflows_in_channels_last(model),
         divided=divided,
+        shares_sequence=supports_shared_sequence(model),
         section_flops=section_flops,
         frozen=frozen,
         largest_kept_bytes=measure_largest_activation(model, shape, 1, 4) if is_frozen_to_the_end else None,

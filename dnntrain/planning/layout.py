@@ -10,7 +10,7 @@ from dnntrain.distributed.parallel_dims import ParallelDims, is_forward_collecti
 from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.combinations import find_unmet_requirements
 from dnntrain.planning.checks.federated import get_batch_dims
-from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals
+from dnntrain.planning.checks.parallelism import LayoutFacts, find_layout_refusals, find_sequence_refusals
 from dnntrain.planning.checks.pipeline import check_pipeline
 from dnntrain.planning.parallelism import compute_micro_batches, plan_parallelism
 from dnntrain.planning.plan import DataFacts, ModelFacts
@@ -48,6 +48,7 @@ def plan_layout(
     micro_batch_size, accumulation = (max(numbers) for numbers in zip(*cuts.values(), strict=True))
     if refusals := [
         *find_layout_refusals(config, hardware, batch_dims, facts, sizes),
+        *find_sequence_refusals(config, dims, model.shares_sequence, data.spec.inputs.shape[0]),
         *find_unmet_requirements(config, batch_dims, micro_batch_size, sizes),
     ]:
         raise ConfigError.from_mistakes([str(refusal) for refusal in refusals])

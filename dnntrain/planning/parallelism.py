@@ -123,7 +123,7 @@ def _check_tensor_parallel(model: ModelFacts, degree: int, ranks: int, rank_coun
         raise ConfigError(
             f"{model.name} does not support parallel.tp={degree}: it does not define a tensor-parallel plan",
             "use parallel=ddp or parallel=fsdp, or a model with a plan: mlp, vit_tiny, small_cnn, "
-            "resnet_cifar, resnet18, wide_resnet",
+            "resnet_cifar, resnet18, wide_resnet, gpt, hf",
         )
 
 

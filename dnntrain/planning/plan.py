@@ -87,6 +87,7 @@ class ModelFacts:
     blocks                        blocks that activation checkpointing can recompute
     divided                       (layer, number that parallel.tp must divide) for each layer of the
                                   tensor-parallel plan; empty without a plan
+    shares_sequence               whether parallel.sequence can divide the positions of its texts
     section_flops                 FLOPs of each section between which a pipeline can split the model;
                                   empty if it cannot be split
     frozen                        parameters that train.freeze keeps, at least until they are unfrozen
@@ -107,6 +108,7 @@ class ModelFacts:
     blocks: int = 0
     overflows_in_channels_last: bool = False
     divided: tuple[tuple[str, int], ...] = ()
+    shares_sequence: bool = False
     section_flops: tuple[float, ...] = ()
     frozen: int = 0
     largest_kept_bytes: float | None = None

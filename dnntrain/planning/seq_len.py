@@ -12,12 +12,12 @@ from dnntrain.errors import ConfigError
 from dnntrain.protocols import ModelSpec, ScheduledParam, ScheduledValue, StepInfo
 
 #: Lengths are multiples of this number, which suits the kernels.
-_MULTIPLE = 8
+LENGTH_MULTIPLE = 8
 
 
 def compute_seq_len(factor: float, context: int) -> int:
     """Return `context` times `factor`, rounded to a multiple of 8, at least 8 and at most `context`."""
-    return min(context, max(_MULTIPLE, _MULTIPLE * round(context * min(factor, 1.0) / _MULTIPLE)))
+    return min(context, max(LENGTH_MULTIPLE, LENGTH_MULTIPLE * round(context * min(factor, 1.0) / LENGTH_MULTIPLE)))
 
 
 def find_seq_len_factor(scheduled_values: Sequence[ScheduledValue]) -> Callable[[StepInfo], float] | None:

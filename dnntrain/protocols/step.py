@@ -78,6 +78,18 @@ class VocabularyShard:
     max: Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class SequenceShard:
+    """This rank's positions of texts whose positions several ranks share.
+
+    split  takes features [n, length, width], equal on the ranks → those of this rank's positions
+    join   takes features of this rank's positions → those of all positions, equal on the ranks
+    """
+
+    split: Callable[[Tensor], Tensor]
+    join: Callable[[Tensor], Tensor]
+
+
 class DeferredLogits(NamedTuple):
     """Logits of the next token that are not computed yet, because all of them take much memory.
 

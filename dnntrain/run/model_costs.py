@@ -87,5 +87,5 @@ def compute_kept_bytes(session: Session, hooks: Hooks, bytes_per_element: int) -
 
     with fake_process_group(dims.ranks, 0):
         model = build_costed_model(session, hooks)
-        apply_tensor_parallel(model, Mesh(dims, "cpu").tensor)
+        apply_tensor_parallel(model, Mesh(dims, "cpu").tensor, dims.sequence)
         return measure_kept_by_section(model, ModelShape.from_spec(session.data.spec), bytes_per_element)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import nn
+
 from dnntrain.distributed.comm_cost import (
     Traffic,
     all_reduce_traffic,
@@ -80,21 +82,14 @@ def estimate_tensor_traffic(session: Session, costs: ModelCosts, stages: tuple[i
     """Return the traffic of sharded layers.
 
     Each pair sums its outputs in the forward pass, and the gradients of its inputs in the backward
-    pass.
+    pass. If ranks share the positions, a sum is a scatter and a gather of the same size, and the
+    backward pass gathers the inputs again.
     """
     dims, plan = session.plan.degrees, session.plan
     if dims.tp == 1:
         return []
     model = build_costed_model(session, costs.hooks)
-    owned_names: list[str] | None = None
-    if plan.stage_bounds:
-        all_sections = get_sections(model)
-        owned_names = [
-            name
-            for a, b in get_section_bounds(session, stages)
-            for section in all_sections[a:b]
-            for name in section.owned_names
-        ]
+    layers = _list_own_layers(session, model, stages)
     names = {id(module): name for name, module in model.named_modules()}
     recomputes = session.config.train.activation_checkpointing != "none"
     recomputed_names = (
@@ -102,26 +97,46 @@ def estimate_tensor_traffic(session: Session, costs: ModelCosts, stages: tuple[i
     )
     # Of a vocabulary, the loss sums the gradients of the inputs; otherwise the logits are gathered, too.
     gathers_logits = dims.pp > 1 or bool(costs.hooks.loss_terms or costs.hooks.feature_taps)
-    size, calls = 0.0, 0
-    for name, division in (get_parallel_plan(model, dims.tp) or {}).items():
-        if owned_names is not None and not any(
-            name == owned_name or name.startswith(f"{owned_name}.") for owned_name in owned_names
-        ):
-            continue
-        kind = division.partition("/")[0]
-        times = 2 if kind == "rows" and name in recomputed_names else 1
-        output_bytes: float = costs.sizes.outputs[name] if kind == "rows" else 0
-        if kind in ("columns", "vocabulary"):
-            output_bytes = costs.sizes.inputs[name]
-        if kind == "vocabulary" and gathers_logits:
-            output_bytes += costs.sizes.outputs[name] / 2  # a gather sends half the bytes of a sum
-        size += times * output_bytes
-        calls += times * bool(output_bytes)
-    return [
-        all_reduce_traffic(
-            "sums within layers", size * count_rank_examples(session), calls * plan.accumulation, dims.tp, 1, "nothing"
-        )
-    ]
+    sums: list[float] = []  # bytes of the tensors that are summed
+    parts: list[float] = []  # bytes of the tensors that are gathered or scattered
+    for name, division in layers.items():
+        kind, is_recomputed = division.partition("/")[0], name in recomputed_names
+        if kind == "rows":
+            output_bytes = costs.sizes.outputs[name]
+            parts += [output_bytes] * (2 + is_recomputed) if dims.sequence else []
+            sums += [] if dims.sequence else [output_bytes] * (1 + is_recomputed)
+        elif kind == "columns" and dims.sequence:
+            parts += [costs.sizes.inputs[name]] * (3 + is_recomputed)
+        elif kind in ("columns", "vocabulary"):
+            sums.append(costs.sizes.inputs[name])
+            if kind == "vocabulary" and gathers_logits:
+                sums[-1] += costs.sizes.outputs[name] / 2  # a gather sends half the bytes of a sum
+    if dims.sequence:  # the backward pass after the embedding, and the forward pass before the last layer
+        count = len(session.plan.stage_bounds) - 1
+        ends = [0 in stages, count - 1 in stages] if count > 0 else [True, True]
+        parts += [max(parts, default=0.0)] * sum(ends)
+    examples, calls = count_rank_examples(session), plan.accumulation
+    summed = (sum(sums) * examples, sum(map(bool, sums)) * calls)
+    shared = (sum(parts) * examples, sum(map(bool, parts)) * calls)
+    traffic = [all_reduce_traffic("sums within layers", *summed, dims.tp, 1, "nothing")]
+    if dims.sequence:
+        traffic.append(gather_or_scatter_traffic("positions of layers", *shared, dims.tp, 1, "nothing"))
+    return traffic
+
+
+def _list_own_layers(session: Session, model: nn.Module, stages: tuple[int, ...]) -> dict[str, str]:
+    """Return the tensor-parallel plan of the layers of `stages`."""
+    plan = dict(get_parallel_plan(model, session.plan.degrees.tp) or {})
+    if not session.plan.stage_bounds:
+        return plan
+    sections = get_sections(model)
+    owned_names = tuple(
+        f"{name}."
+        for first, end in get_section_bounds(session, stages)
+        for section in sections[first:end]
+        for name in section.owned_names
+    )
+    return {name: division for name, division in plan.items() if f"{name}.".startswith(owned_names)}
 
 
 def estimate_pipeline_traffic(session: Session, costs: ModelCosts, stages: tuple[int, ...]) -> list[Traffic]:
@@ -135,6 +150,6 @@ def estimate_pipeline_traffic(session: Session, costs: ModelCosts, stages: tuple
     forward = [costs.sizes.boundaries[bounds[stage + 1] - 1] for stage in stages if stage + 2 < len(bounds)]
     back = [costs.sizes.boundaries[bounds[stage] - 1] for stage in stages if stage]
     messages = session.plan.accumulation * len(forward + back)
-    size = float(sum(forward + back)) * count_rank_examples(session)
+    size = float(sum(forward + back)) * count_rank_examples(session) / (dims.tp if dims.sequence else 1)
     stride = dims.tp * dims.shard * dims.replicate
     return [Traffic("between stages", size, messages, dims.pp, stride, "nothing", ring=False)]

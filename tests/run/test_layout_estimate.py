@@ -89,6 +89,10 @@ class _Recorded(TorchDispatchMode):
         name = str(func)
         if name == "c10d._allgather_base_.default":
             self.bytes["gathers"] += args[0].nbytes
+        elif name == "_c10d_functional.all_gather_into_tensor.default":
+            self.bytes["positions"] += args[0].nbytes * args[1]
+        elif name == "_c10d_functional.reduce_scatter_tensor.default":
+            self.bytes["positions"] += args[0].nbytes
         elif name == "c10d._reduce_scatter_base_.default":
             self.bytes["scatters"] += args[1].nbytes
         elif name == "_c10d_functional.all_reduce.default":
@@ -107,7 +111,8 @@ def recorded(opened: Session, micro: int) -> dict[str, int]:
         mesh = Mesh(plan.degrees, "cpu")
         arranged = distribute_model(model, (), checkpointing, config.parallel, plan, place, mesh)
         with _Recorded() as seen:
-            arranged.run_modules[0](torch.zeros(micro, *data.spec.inputs.shape)).sum().backward()
+            inputs = ModelShape.from_spec(data.spec).make_zeros(micro, torch.device("cpu"))
+            arranged.run_modules[0](inputs).sum().backward()
     return seen.bytes
 
 
@@ -128,6 +133,33 @@ def test_the_bytes_of_divided_layers_are_those_that_torch_sums(checkpointing: st
     sums = 2 * 1 / 2 * seen["sums"]
     # A block of 4 sums is computed anew with 2, of which torch leaves out the last.
     assert found["sums within layers"] == pytest.approx(sums if checkpointing == "none" else sums * 6 / 5)
+
+
+#: The head is the embedding, so that its logits are not gathered.
+TEXT = (
+    *("task=language_model", "data=python_library", "data.context=32", "model=gpt", "model.tied_head=true"),
+    *("model.embed_dim=16", "model.depth=2", "model.num_heads=2", "device=cpu", "precision=fp32"),
+    *("train.batch_size=8", "cluster.world_size=2", "parallel=tp"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+def test_the_bytes_of_shared_positions_are_those_that_torch_gathers_and_scatters(checkpointing: str) -> None:
+    words = (*TEXT, "parallel.sequence=true", f"train.activation_checkpointing={checkpointing}")
+    found, seen = sent(foreseen(*words)), recorded(session(*words), 8)
+    # 2 blocks of 10, and 2 at the ends; torch recomputes all of a block's 4 but the last.
+    share = 1.0 if checkpointing == "none" else (2 * 14 + 2) / (2 * 13 + 2)
+    assert found["positions of layers"] == pytest.approx(1 / 2 * seen["positions"] * share)
+    assert found["sums within layers"] == 0
+
+
+@pytest.mark.slow
+def test_shared_positions_keep_less_for_the_backward_pass() -> None:
+    whole, shared = foreseen(*TEXT).ranks[0], foreseen(*TEXT, "parallel.sequence=true").ranks[0]
+    # A block keeps 4 tensors of its width that ranks can share, beside 12 that tensor parallelism divides already.
+    assert 0.55 < shared.activations / whole.activations < 0.85
+    assert shared.weights == whole.weights
 
 
 @pytest.mark.slow

@@ -31,9 +31,15 @@ class Composition:
         self._pool = pool
         self._folder = folder
         self._references: dict[str, Cell | list[dict[str, Any]]] = {}
+        self._cells: dict[tuple[str, str], Cell] = {}
 
     def cell(self, method: Tried, layout: Arrangement) -> Cell:
-        """What `method` is on `layout`, beside the run of one process."""
+        """What `method` is on `layout`, beside the run of one process; it is run once."""
+        if (method.name, layout.name) not in self._cells:
+            self._cells[method.name, layout.name] = self._run_cell(method, layout)
+        return self._cells[method.name, layout.name]
+
+    def _run_cell(self, method: Tried, layout: Arrangement) -> Cell:
         reference = self._reference(method)
         if isinstance(reference, Cell):
             return reference
@@ -49,7 +55,7 @@ class Composition:
         reference = self._reference(method)
         if isinstance(reference, Cell):
             return reference
-        layout = LAYOUTS[0] if method.several else None
+        layout = self._first_layout(method) if method.several else None
         whole = self._run_dir(method, layout.name if layout else "one")
         again = self._run_dir(method, "resumed")
         broken_off(whole, again, 3)
@@ -58,6 +64,10 @@ class Composition:
             return _refusal(outcome.exit_code, outcome.error)
         same = result(again)["digest"] == result(whole)["digest"] and comparable(again) == comparable(whole)
         return Cell("equal", "bit for bit") if same else Cell("failed", "differs")
+
+    def _first_layout(self, method: Tried) -> Arrangement:
+        """The first layout that trains `method`, after its run."""
+        return next(layout for layout in LAYOUTS if self.cell(method, layout).kind in ("equal", "works"))
 
     def _reference(self, method: Tried) -> Cell | list[dict[str, Any]]:
         """The rows of the run in one process; the refusal where it is one."""

@@ -73,8 +73,9 @@ LEFT_OUT = {
 #: Choices that act on the finished network alone, in one process: no layout takes part (tests/choices/quant, tests/export).
 LEFT_OUT |= {"quant.int8_static", "quant.int8_dynamic", "quant.int8_weight_only", "quant.float8"}
 
-#: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on two ranks.
-SEVERAL = {"monitor.straggler"}
+#: Choices that only several ranks can make: their run in one process is the run without them, and they are resumed on the first
+#: layout that trains them.
+SEVERAL = {"monitor.straggler", "parallel.sequence=true"}
 
 #: Scenes of one or several digits.
 SCENES = (
@@ -128,6 +129,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("task=custom", f"task.file={OWN}", "task.loss=hinge", "task.metrics=[worst_recall]"),
     ),
     "task=language_model": TEXT,
+    "parallel.sequence=true": (*TEXT, "parallel.sequence=true"),
     "task.loss=focal": (
         "task.loss=focal",
         "task.class_weights=balanced",
@@ -196,5 +198,5 @@ def methods() -> list[Tried]:
                 extra = (*extra, f"{group}.teacher={{teacher}}")
             word = form.format(group, file.stem)
             rows.append(Tried(word, line(*MLP, *BASE, word, *extra), key in SEVERAL))
-    rows += [Tried(name, line(*MLP, *BASE, *words)) for name, words in SETTINGS.items()]
+    rows += [Tried(name, line(*MLP, *BASE, *words), name in SEVERAL) for name, words in SETTINGS.items()]
     return rows

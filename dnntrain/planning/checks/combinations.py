@@ -279,4 +279,6 @@ def get_met_requirements(dims: ParallelDims) -> frozenset[LayoutRequirement]:
         missing |= {LayoutRequirement.WHOLE_LAYER}
     if dims.pp > 1:
         missing |= {LayoutRequirement.WHOLE_MODEL, LayoutRequirement.FEATURES}
+    if dims.sequence:
+        missing |= {LayoutRequirement.FEATURES}
     return frozenset(LayoutRequirement) - missing

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, uses_fsdp
-from dnntrain.protocols import Refusal
+from dnntrain.planning.seq_len import LENGTH_MULTIPLE
+from dnntrain.protocols import Refusal, ScheduledParam
 from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware
 
 #: Options of gradients that DDP sums.
 DDP_OPTIONS = ("bucket_size_mb", "static_graph", "grad_compression")
 _FSDP_OPTIONS = ("reshard_after_forward", "param_dtype", "cpu_offload")
+_TENSOR_OPTIONS = ("sequence",)
 _PIPELINE_OPTIONS = ("schedule", "stages_per_rank")
 
 #: Formats in which a gradient times the loss scale overflows, or stays infinite in the error that PowerSGD keeps.
@@ -78,6 +80,7 @@ def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) 
     option_groups = [
         (DDP_OPTIONS, is_fsdp or not dims.has_whole_model, "plain data parallelism", "parallel=ddp"),
         (_FSDP_OPTIONS, not is_fsdp, "FSDP", "parallel=fsdp or parallel=hsdp"),
+        (_TENSOR_OPTIONS, dims.tp == 1, "tensor parallelism", "parallel=tp"),
         (_PIPELINE_OPTIONS, dims.pp == 1, "a pipeline", "parallel=pp"),
     ]
     changed_options = layout.get_changed_options()
@@ -114,6 +117,37 @@ def _find_pipeline_refusals(
         yield Refusal(
             f"precision={config.resolved['choices']['precision']}: a pipeline does not support a loss scale",
             "use precision=bf16 or precision=fp32",
+        )
+
+
+def find_sequence_refusals(
+    config: LightConfig, dims: ParallelDims, has_positions: bool, length: int
+) -> Iterator[Refusal]:
+    """Find a model without texts, and lengths that do not divide, if ranks share the positions.
+
+    has_positions  whether the model can be divided between layers by the positions of a text
+    length         positions of an example
+    """
+    if not dims.sequence:
+        return
+    if not has_positions:
+        yield Refusal(
+            f"parallel.sequence=true divides the positions of texts, which model={config.resolved['choices']['model']} "
+            "does not support",
+            "leave parallel.sequence out, or use model=gpt",
+        )
+        return
+    if length % dims.tp:
+        suggestion = max(1, length // dims.tp) * dims.tp
+        yield Refusal(
+            f"parallel.sequence=true: parallel.tp={dims.tp} does not divide the {length} positions of an example",
+            f"use data.context={suggestion}, or leave parallel.sequence out",
+        )
+    elif ScheduledParam.SEQ_LEN in config.sched.scheduled_params and LENGTH_MULTIPLE % dims.tp:
+        yield Refusal(
+            f"parallel.sequence=true: parallel.tp={dims.tp} does not divide the lengths of sched.applies_to=seq_len, "
+            f"which are multiples of {LENGTH_MULTIPLE}",
+            "leave seq_len out of sched.applies_to, or parallel.sequence",
         )
 
 

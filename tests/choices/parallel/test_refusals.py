@@ -16,6 +16,9 @@ from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 
 DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
+#: Ranks share the positions of texts.
+TEXT = ("task=language_model", "data=python_library", "model=gpt", "parallel=tp", "parallel.sequence=true")
+SHORT_FIRST = ("sched=linear", "sched.start_factor=0.25", "sched.end_factor=1", "sched.applies_to=[lr,seq_len]")
 
 
 @pytest.mark.sampled
@@ -56,6 +59,14 @@ DDP, FSDP, PP = "parallel=ddp", "parallel=fsdp", "parallel=pp"
         ((DDP, "parallel.schedule=gpipe"), "applies to a pipeline only", "use parallel=pp"),
         ((FSDP, "parallel.stages_per_rank=2"), "applies to a pipeline only", "use parallel=pp"),
         ((FSDP, "parallel.cpu_offload=true"), "the device is a CPU", "use parallel.cpu_offload=false"),
+        ((DDP, "parallel.sequence=true"), "parallel.sequence=true applies to tensor parallelism", "use parallel=tp"),
+        (("parallel=tp", "parallel.sequence=true"), "divides the positions of texts", "use model=gpt"),
+        ((*TEXT, "data.context=31"), "parallel.tp=2 does not divide the 31 positions", "use data.context=30"),
+        (
+            (*TEXT, "data.context=63", "launch.nproc=3", "model.num_heads=3", "model.embed_dim=24", *SHORT_FIRST),
+            "parallel.tp=3 does not divide the lengths of sched.applies_to=seq_len",
+            "leave seq_len out",
+        ),
         # pipelines
         ((PP, "parallel.schedule=interleaved"), "parallel.stages_per_rank=1", "use parallel.stages_per_rank=2"),
         ((PP, "parallel.stages_per_rank=2", "train.batch_size=64"), "runs one stage", "parallel.schedule=interleaved"),
