@@ -2,6 +2,7 @@
 
     bible -f gen1:1-rev22:21 > bible.txt    # the King James Bible, from Debian's packages bible-kjv and bible-kjv-text
     .venv/bin/python scripts/bench/language_model.py [--steps 2000] [--text bible.txt] [--threads 1] [--recipe]
+    .venv/bin/python scripts/bench/language_model.py --only 'muon, relu2' --steps 1000    # one row, without the loop by hand
     .venv/bin/python scripts/bench/language_model.py --memory [--vocabulary 50257]
 
 4 layers, 4 heads, width 128, context 64, batch 12, as in nanoGPT's README for a CPU. The loop by hand is nanoGPT's: learned positions,
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("--val-windows", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recipe", action="store_true")
+    parser.add_argument("--only", choices=[*VARIANTS, *RECIPE], help="the name of one row")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--vocabulary", type=int, default=50257)
     arguments = parser.parse_args()
@@ -207,11 +209,16 @@ def main() -> None:
     )
     data = ["data=python_library"] if arguments.text is None else ["data=text", f"data.path={arguments.text}"]
     dataset = choice.build()
-    speed, loss = train_by_hand(dataset, arguments.steps, arguments.val_windows)
+    rows = {**VARIANTS, **(RECIPE if arguments.recipe else {})}
+    speed, loss = math.nan, math.nan
     print("| loop | tokens/s | beside the loop by hand | validation loss |\n|---|---|---|---|")
-    print(f"| by hand | {speed:.0f} | 1.00 | {loss:.4f} |", flush=True)
+    if arguments.only:
+        rows = {arguments.only: {**VARIANTS, **RECIPE}[arguments.only]}
+    else:
+        speed, loss = train_by_hand(dataset, arguments.steps, arguments.val_windows)
+        print(f"| by hand | {speed:.0f} | 1.00 | {loss:.4f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name, words in {**VARIANTS, **(RECIPE if arguments.recipe else {})}.items():
+        for name, words in rows.items():
             own_speed, own_loss, _ = train_with_dnntrain(data, words, arguments, Path(folder))
             print(f"| {name} | {own_speed:.0f} | {own_speed / speed:.2f} | {own_loss:.4f} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""Quantize weights of linear layers to 8-bit integers; compute in floating point."""
+"""Quantize weights of linear layers and embeddings to 8-bit integers; compute in floating point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnntrain.protocols import BuildContext, Hooks
 
 @dataclass(frozen=True)
 class Int8WeightOnly(PostTraining):
-    """Store weights of linear layers as int8 with one scale per channel (torchao).
+    """Store weights of linear layers (torchao) and embeddings as int8, with one scale per channel or row.
 
     Weights are converted to floats at each use. This takes a quarter of the size, and less memory
     traffic if a batch is small; no multiply-add runs in integers.

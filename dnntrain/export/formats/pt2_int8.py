@@ -24,6 +24,7 @@ from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve
 from dnntrain.export.formats.pt2 import FILE_NAME, load_program, save_program, trace_model
 from dnntrain.export.manifest import Manifest
 from dnntrain.export.op_coverage import check_share, measure_torch_coverage
+from dnntrain.nn.int8_embedding import quantize_embeddings
 from dnntrain.utils.hardware import has_vnni
 
 #: Least scale. torchao's 2^-12 would leave a tensor of small values only a few of its 255 steps.
@@ -174,12 +175,13 @@ def _quantize_weights(source: ExportRequest) -> tuple[torch.export.ExportedProgr
         warnings.simplefilter("ignore")
         quantization: Any = import_module("torchao.quantization")
         model = copy.deepcopy(source.model)
-        linear_weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
-        if not linear_weights:
+        if not any(isinstance(module, nn.Linear) for module in model.modules()):
             raise ConfigError(
                 "quant=int8_weight_only quantizes linear layers only, and this model has none", _INT8_STATIC_HINT
             )
         weights = sum(parameter.numel() for parameter in model.parameters())
+        integers = quantize_embeddings(model)
+        integers += sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
         quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
         try:
             program = trace_model(model, source.inputs)
@@ -187,7 +189,7 @@ def _quantize_weights(source: ExportRequest) -> tuple[torch.export.ExportedProgr
             raise CheckpointError(
                 f"torchao's weights cannot be exported: {error.message}", _INT8_STATIC_HINT
             ) from error
-    return program, {"int8_weights": linear_weights / weights}
+    return program, {"int8_weights": integers / weights}
 
 
 _INT8_STATIC_HINT = "use quant=int8_static"
