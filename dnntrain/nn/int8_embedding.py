@@ -52,7 +52,7 @@ def quantize_embeddings(model: nn.Module) -> int:
     rows_by_weight: dict[int, Int8Rows] = {}
     modules = [(name, module) for name, module in model.named_modules() if name]
     for name, module in modules:
-        if type(module) is nn.Embedding and module.max_norm is None:
+        if type(module) is nn.Embedding and not module.max_norm:
             rows_by_weight[id(module.weight)] = rows = Int8Embedding(module.weight)
             _replace(model, name, rows)
     for name, module in modules:
