@@ -36,12 +36,13 @@ class Int8Embedding(Int8Rows):
 class Int8TiedLinear(nn.Module):
     """Features [..., width] → products with each row [..., rows] of an embedding, which it shares."""
 
-    def __init__(self, rows: Int8Rows) -> None:
+    def __init__(self, rows: Int8Rows, bias: nn.Parameter | None) -> None:
         super().__init__()
-        self.values, self.scale = rows.values, rows.scale
+        self.values, self.scale, self.bias = rows.values, rows.scale, bias
 
     def forward(self, features: Tensor) -> Tensor:
-        return functional.linear(features, self.values.to(features.dtype)) * self.scale[:, 0]
+        products = functional.linear(features, self.values.to(features.dtype)) * self.scale[:, 0]
+        return products if self.bias is None else products + self.bias
 
 
 def quantize_embeddings(model: nn.Module) -> int:
@@ -56,8 +57,8 @@ def quantize_embeddings(model: nn.Module) -> int:
             rows_by_weight[id(module.weight)] = rows = Int8Embedding(module.weight)
             _replace(model, name, rows)
     for name, module in modules:
-        if type(module) is nn.Linear and module.bias is None and id(module.weight) in rows_by_weight:
-            _replace(model, name, Int8TiedLinear(rows_by_weight[id(module.weight)]))
+        if type(module) is nn.Linear and id(module.weight) in rows_by_weight:
+            _replace(model, name, Int8TiedLinear(rows_by_weight[id(module.weight)], module.bias))
     return sum(rows.values.numel() for rows in rows_by_weight.values())
 
 
