@@ -28,6 +28,11 @@ class ExportCandidate:
     format: str
     runtime: str = "eager"
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether its outputs equal the source's up to rounding."""
+        return self.format not in _QUANTIZED_FORMATS and not self.runtime.endswith("bf16")
+
 
 EXPORT_CANDIDATES = (
     ExportCandidate("onnx", "onnx"),
@@ -68,7 +73,7 @@ def export_fastest(
     """
     check_target(target)
     with atomic_output_dir(target) as folder:
-        cards, skip_reasons = _export_all(subject, folder, quant, quantized_only, say)
+        cards, skip_reasons = export_all(subject, folder, quant, list_exports(quant, quantized_only), say)
         if not cards:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in skip_reasons.items())
             raise CheckpointError(f"no export could be made: {reasons}", "use --format safetensors")
@@ -117,17 +122,25 @@ def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> s
     return f" (images/s: {rates_text}; {len(winner.rates[batch])} rounds{noise_note})"
 
 
-def _export_all(
-    subject: ExportSource, folder: Path, quant: QuantChoice, quantized_only: bool, say: Callable[[str], None]
-) -> tuple[dict[str, Manifest], dict[str, str]]:
-    """Return the exports by name, and the reason for each that failed."""
-    cards: dict[str, Manifest] = {}
-    skip_reasons: dict[str, str] = {}
-    candidates = [
+def list_exports(quant: QuantChoice, quantized_only: bool) -> list[ExportCandidate]:
+    """Return the exports that are tried, with the integer ones that `quant` can make."""
+    return [
         candidate
         for candidate in EXPORT_CANDIDATES
         if (candidate.format in quant.formats if candidate.format in _QUANTIZED_FORMATS else not quantized_only)
     ]
+
+
+def export_all(
+    subject: ExportSource,
+    folder: Path,
+    quant: QuantChoice,
+    candidates: Sequence[ExportCandidate],
+    say: Callable[[str], None],
+) -> tuple[dict[str, Manifest], dict[str, str]]:
+    """Write each export to its own folder; return those by name, and the reason for each that failed."""
+    cards: dict[str, Manifest] = {}
+    skip_reasons: dict[str, str] = {}
     say(f"making {pluralize(len(candidates), 'export')}: about {format_seconds(_EXPORT_S * len(candidates))}")
     for number, candidate in enumerate(candidates, 1):
         is_quantized = candidate.format in _QUANTIZED_FORMATS

@@ -20,10 +20,14 @@ from dnntrain.utils.units import format_seconds, pluralize
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to time: its name in the table, and the load request of its process."""
+    """A model to time: its name in the table, and the load request of its process.
+
+    threads  CPU threads, if not as many as of the other candidates
+    """
 
     name: str
     request: Mapping[str, Any]
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def measure_candidates(
     that may yet be the fastest (`find_contenders`) run further rounds, up to that many in all,
     until one is left.
 
-    Each runs in its own process, pinned to the first `threads` cores; only one computes at a time.
+    Each runs in its own process, pinned to the first `threads` cores, or those of the candidate; only one computes at a time.
     A candidate that cannot be loaded is skipped with a message to `skip`, or else to `say`. Raises
     ConfigError if none is left.
     """
@@ -134,7 +138,7 @@ def measure_candidates(
     say(describe_effort(len(candidates), len(batches), rounds, seconds))
     with ExitStack() as stack:
         for number, candidate in enumerate(candidates, 1):
-            holder = stack.enter_context(ModelProcess(candidate.name, candidate.request, threads))
+            holder = stack.enter_context(ModelProcess(candidate.name, candidate.request, candidate.threads or threads))
             try:
                 result = BenchResult(candidate.name, holder.load())
                 for batch in batches:

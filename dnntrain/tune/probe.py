@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dnntrain.errors import DnntrainError
 from dnntrain.protocols.speed import SpeedGrade
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
 REQUEST_FILE, RESULT_FILE = "request.json", "result.json"
+
+#: The modules of the processes that measure.
+WORKERS = {"probe": "dnntrain.tune.speed_worker", "memory": "dnntrain.tune.memory_worker"}
 
 #: A setting must make steps faster than this, at the lower end of the interval.
 _LEAST_GAIN = 1.01
@@ -83,20 +86,31 @@ def run_probe(request: ProbeRequest, seconds: float, total_steps: int | None, se
     `session` is that of the line as it is; a layout of several ranks is measured on its ranks.
     """
     words, grade = tuple(request.new), request.grade.value
+    measured = measure_apart("probe", request.as_json(seconds), seconds, session)
+    if "error" in measured:
+        return Probe(words, grade, verdict=measured["error"])
+    return judge(Probe(words, grade), measured, total_steps)
+
+
+def measure_apart(
+    kind: Literal["probe", "memory"], request: Mapping[str, Any], seconds: float, session: Session | None
+) -> dict[str, Any]:
+    """Let a process, or the ranks of a session's layout, measure; return the answer.
+
+    If it fails, the answer has the reason under `error`.
+    """
     if session is not None and session.plan.ranks > 1:
         try:
-            answer = measure_on_ranks(session, "probe", {"request": request.as_json(seconds)})
+            answer = measure_on_ranks(session, kind, {"request": dict(request)})
         except DnntrainError as error:
-            return Probe(words, grade, verdict=f"cannot run: {error.message}")
-        if "error" in answer:
-            return Probe(words, grade, verdict=f"cannot run: {answer['error']}")
-        return judge(Probe(words, grade), answer, total_steps)
+            return {"error": f"cannot run: {error.message}"}
+        return {"error": f"cannot run: {answer['error']}"} if "error" in answer else answer
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        write_json(folder / REQUEST_FILE, request.as_json(seconds))
+        write_json(folder / REQUEST_FILE, dict(request))
         try:
             process = subprocess.run(
-                [sys.executable, "-m", "dnntrain.tune.speed_worker", name],
+                [sys.executable, "-m", WORKERS[kind], name],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -106,14 +120,14 @@ def run_probe(request: ProbeRequest, seconds: float, total_steps: int | None, se
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Probe(words, grade, verdict="did not end in time")
+            return {"error": "did not end in time"}
         measured = read_json(folder / RESULT_FILE)
     if process.returncode < 0:
-        return Probe(words, grade, verdict=f"ended by signal {-process.returncode}: memory may be full")
+        return {"error": f"ended by signal {-process.returncode}: memory may be full"}
     if "error" in measured or not measured:
         reason = measured.get("error") or (process.stderr.strip().splitlines() or ["no result"])[-1]
-        return Probe(words, grade, verdict=f"cannot run: {reason}")
-    return judge(Probe(words, grade), measured, total_steps)
+        return {"error": f"cannot run: {reason}"}
+    return measured
 
 
 def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) -> Probe:

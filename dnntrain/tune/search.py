@@ -75,6 +75,7 @@ def _with_run_dir(config: RunConfig, folder_name: str) -> RunConfig:
 def _tune_session(session: Session, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from dnntrain.tune.batch_size import find_batch_size
     from dnntrain.tune.lr_range import run_range_test
+    from dnntrain.tune.memory_worker import measure_memory_on_ranks
     from dnntrain.tune.speed_worker import measure_probe
     from dnntrain.tune.step_time import measure_phases
 
@@ -83,6 +84,7 @@ def _tune_session(session: Session, target: str, options: Mapping[str, Any]) -> 
         "batch": find_batch_size,
         "phases": measure_phases,
         "probe": measure_probe,
+        "memory": measure_memory_on_ranks,
     }
     return searches[target](session, **options)
 

@@ -9,26 +9,62 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.protocols.speed import SpeedGrade
+from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
+from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
-from dnntrain.utils.units import format_seconds
+from dnntrain.utils.units import format_seconds, pluralize
+from dnntrain.utils.words import get_key
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
+    from dnntrain.tune.memory import MemoryProbe
 
 #: Seconds of a probe at least, and the share of the budget that is kept for the last measurement.
-_LEAST_PROBE_S = 4.0
-_FINAL_SHARE = 0.2
+LEAST_PROBE_S = 4.0
+FINAL_SHARE = 0.2
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SpeedRequest:
+    """The question of a search: the line, the goal, and the limits.
+
+    max_slowdown  the share of its speed that a line may lose for less memory
+    batches       batch sizes at which the latency is measured
+    """
+
+    overrides: tuple[str, ...]
+    config_dir: Path | None = None
+    goal: Goal = field(default_factory=Goal)
+    budget_s: float = 120.0
+    allow: SpeedGrade = SpeedGrade.ROUNDING
+    max_slowdown: float = 0.2
+    batches: tuple[int, ...] = (1,)
+
+    @property
+    def line(self) -> Line:
+        """The line as it is."""
+        return Line(self.overrides, self.config_dir)
+
+    def as_question(self) -> dict[str, Any]:
+        """Return the parts that another answer would follow from, besides the budget."""
+        limits = {"memory": self.max_slowdown, "latency": list(self.batches)}
+        line = sorted(word for word in self.overrides if not word.startswith("run_dir="))
+        return {
+            "line": line,
+            "allow": self.allow.value,
+            "goal": str(self.goal),
+            "limit": limits.get(self.goal.kind),
+        }
 
 
 @dataclass
@@ -37,69 +73,101 @@ class SpeedResult:
 
     skipped      settings for which there was no time
     is_reliable  False if other programs used the machine
+    details      evidence of a goal other than throughput
     """
 
     words: list[str] = field(default_factory=list)
-    probes: list[Probe] = field(default_factory=list)
-    final: Probe | None = None
+    probes: list[Probe | MemoryProbe] = field(default_factory=list)
+    final: Probe | MemoryProbe | None = None
     took_s: float = 0.0
     skipped: list[str] = field(default_factory=list)
     is_reliable: bool = True
+    details: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def tune_speed(
-    session: Session, overrides: Sequence[str], config_dir: Path | None, budget_s: float, allow: SpeedGrade, say: Say
-) -> SpeedResult:
-    """Try the settings one after the other, and measure the line that was found once more."""
+def tune_speed(session: Session, request: SpeedRequest, say: Say) -> SpeedResult:
+    """Search with the way of the goal; the result says whether the machine was idle."""
+    from dnntrain.tune.latency import find_fast_export
+    from dnntrain.tune.memory import reduce_memory
+    from dnntrain.tune.time_to import reduce_time_to
+
     load = describe_current_load()
     if load is not None:
         say(f"{load}. The figures below are rough; repeat on an idle machine")
     started = time.monotonic()
-    line, total_steps = Line(tuple(overrides), config_dir), session.plan.total_steps
-    result = SpeedResult(is_reliable=load is None)
-    settings = list_speed_settings(session, allow)
-    attempts = [
-        (f"{setting.key}={value}", setting.key, setting.grade) for setting in settings for value in setting.values
-    ]
-    say(f"trying {len(attempts)} settings in about {format_seconds(budget_s)}")
-    for number, (word, key, grade) in enumerate(attempts):
-        left_s = budget_s * (1 - _FINAL_SHARE) - (time.monotonic() - started)
+    ways: dict[str, Callable[[Session, SpeedRequest, Say], SpeedResult]] = {
+        "throughput": raise_throughput,
+        "time_to": reduce_time_to,
+        "memory": reduce_memory,
+        "latency": find_fast_export,
+    }
+    result = ways[request.goal.kind](session, request, say)
+    result.is_reliable = load is None
+    result.took_s = time.monotonic() - started
+    return result
+
+
+def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_steps: int | None = None) -> SpeedResult:
+    """Try the settings one after the other, and measure the line that was found once more.
+
+    `total_steps` are those in which a slow start must pay; None: those of the run.
+    """
+    started = time.monotonic()
+    line, total_steps = request.line, total_steps or session.plan.total_steps
+    result = SpeedResult()
+    attempts = list_attempts(list_speed_settings(session, request.allow))
+    say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(request.budget_s)}")
+    for number, (word, grade) in enumerate(attempts):
+        left_s = request.budget_s * (1 - FINAL_SHARE) - (time.monotonic() - started)
         if left_s <= 0:
-            result.skipped = [attempt[0] for attempt in attempts[number:]]
-            say(f"the budget is spent; not tried: {' '.join(result.skipped)}")
+            note_skipped(result, attempts[number:], say)
             break
-        kept = [kept_word for kept_word in result.words if not kept_word.startswith(f"{key}=")]
-        probe_s = max(_LEAST_PROBE_S, left_s / (len(attempts) - number))
-        probe = run_probe(ProbeRequest(line, result.words, [*kept, word], grade), probe_s, total_steps, session)
+        tried = replace_word(result.words, word)
+        probe_s = max(LEAST_PROBE_S, left_s / (len(attempts) - number))
+        probe = run_probe(ProbeRequest(line, result.words, tried, grade), probe_s, total_steps, session)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_probe(probe)}")
         if probe.verdict == "faster":
-            result.words = [*kept, word]
+            result.words = tried
     if result.words:
-        left_s = max(_LEAST_PROBE_S, budget_s - (time.monotonic() - started))
-        farthest = max((probe.grade for probe in result.probes if probe.verdict == "faster"), key=_order)
-        result.final = run_probe(
-            ProbeRequest(line, [], result.words, SpeedGrade(farthest)), left_s, total_steps, session
-        )
+        left_s = max(LEAST_PROBE_S, request.budget_s - (time.monotonic() - started))
+        grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "faster")
+        result.final = run_probe(ProbeRequest(line, [], result.words, grade), left_s, total_steps, session)
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":
             result.words = []
-    result.took_s = time.monotonic() - started
     return result
+
+
+def list_attempts(settings: Sequence[SpeedSetting]) -> list[tuple[str, SpeedGrade]]:
+    """Return the overrides to try, in order, with their grades."""
+    return [(f"{setting.key}={value}", setting.grade) for setting in settings for value in setting.values]
+
+
+def replace_word(words: Sequence[str], word: str) -> list[str]:
+    """Return the words with `word`, which takes the place of another one of its key."""
+    return [*(other for other in words if get_key(other) != get_key(word)), word]
+
+
+def note_skipped(result: SpeedResult, attempts: Sequence[tuple[str, SpeedGrade]], say: Say) -> None:
+    """Note the attempts for which there is no time."""
+    result.skipped += [word for word, _ in attempts]
+    say(f"the budget is spent; not tried: {' '.join(result.skipped)}")
+
+
+def find_farthest_grade(probes: Iterable[Probe | MemoryProbe]) -> SpeedGrade:
+    """Return the grade of the setting that changes the numbers the most."""
+    return SpeedGrade(max((probe.grade for probe in probes), key=_order))
 
 
 def _order(grade: str) -> int:
     return [item.value for item in SpeedGrade].index(grade)
 
 
-def format_line(result: SpeedResult) -> str:
-    """Return the overrides to add; empty if nothing is faster."""
-    return " ".join(result.words)
-
-
-def format_json(result: SpeedResult) -> str:
-    """Return the settings with all evidence."""
-    return json.dumps({"line": format_line(result), **result.as_json()})
+def make_evidence(result: SpeedResult) -> dict[str, Any]:
+    """Return all evidence as plain values, with the `line` to add; it is empty if nothing is better."""
+    evidence: dict[str, Any] = json.loads(json.dumps({"line": " ".join(result.words), **result.as_json()}))
+    return evidence

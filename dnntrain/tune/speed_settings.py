@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
@@ -26,6 +27,28 @@ def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSettin
         SpeedSetting("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
         SpeedSetting("train.micro_batch_size", SpeedGrade.ROUNDING, _list_micro_batches(session)),
     ]
+    return select_allowed(settings, allow)
+
+
+def list_memory_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetting]:
+    """Return the settings that may need less memory, up to the grade `allow`, in the same order."""
+    plan = session.plan
+    checkpointing = session.config.train.activation_checkpointing
+    levels = ("selective", "full")
+    later = levels[levels.index(checkpointing) + 1 :] if checkpointing in levels else levels
+    halves = [plan.micro_batch_size // factor for factor in (2, 4, 8) if plan.micro_batch_size % factor == 0]
+    settings = [
+        SpeedSetting(
+            "train.micro_batch_size", SpeedGrade.ROUNDING, tuple(map(str, halves)) if _may_split(session) else ()
+        ),
+        SpeedSetting("train.activation_checkpointing", SpeedGrade.ROUNDING, later if plan.model.blocks else ()),
+        *(setting for setting in _list_choice_settings(session) if setting.key == "precision"),
+    ]
+    return select_allowed(settings, allow)
+
+
+def select_allowed(settings: Iterable[SpeedSetting], allow: SpeedGrade) -> list[SpeedSetting]:
+    """Return the settings with values up to the grade `allow`, those that change the numbers least first."""
     grades = list(SpeedGrade)
     allowed = [setting for setting in settings if setting.values and grades.index(setting.grade) <= grades.index(allow)]
     return sorted(allowed, key=lambda setting: grades.index(setting.grade))
@@ -57,10 +80,15 @@ def _list_layout_settings(session: Session) -> list[SpeedSetting]:
 
 
 def _list_micro_batches(session: Session) -> tuple[str, ...]:
-    """Return half and twice the micro-batch; batch norm would see other statistics, so not with it."""
+    """Return half and twice the micro-batch."""
     plan = session.plan
-    if plan.model.batch_norms or plan.batch_size != session.config.train.batch_size:
+    if not _may_split(session):
         return ()
     size = plan.micro_batch_size
     sizes = [size // 2 if size % 2 == 0 else 0, 2 * size]
     return tuple(str(value) for value in sizes if _SMALLEST_MICRO_BATCH <= value <= plan.batch_size)
+
+
+def _may_split(session: Session) -> bool:
+    """Return whether other micro-batches give the same numbers; batch norm would see other statistics."""
+    return not session.plan.model.batch_norms and session.plan.batch_size == session.config.train.batch_size

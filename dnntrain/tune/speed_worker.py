@@ -6,7 +6,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
 
 #: First steps of a line, whose losses are compared and whose time is its start.
-_FIRST_STEPS = 8
+FIRST_STEPS = 8
 #: Seconds of a block of steps.
 _BLOCK_S = 0.2
 #: Pairs of blocks at least and at most; an interval of 95 % that is looked at after each pair needs six.
@@ -35,7 +35,7 @@ _STEPS = 1_000_000
 
 
 @dataclass
-class _Line:
+class TimedLine:
     """A trainer that makes its steps when asked.
 
     ahead  steps whose batches may be ready before a block begins: its readers work meanwhile
@@ -46,6 +46,7 @@ class _Line:
     threads: int
     examples: int
     ahead: int
+    device: str
     losses: list[float] = field(default_factory=list)
     first_s: float = 0.0
 
@@ -64,11 +65,16 @@ class _Line:
 
 def main() -> int:
     """Write the measurements into the folder that is the argument."""
+    return answer_request(measure_lines)
+
+
+def answer_request(measure: Callable[[Mapping[str, Any]], dict[str, Any]]) -> int:
+    """Answer the request in the folder that is the argument; an error is written there too."""
     die_with_parent()
     folder = Path(sys.argv[1])
     request = read_json(folder / REQUEST_FILE)
     try:
-        write_json(folder / RESULT_FILE, measure_lines(request))
+        write_json(folder / RESULT_FILE, measure(request))
     except DnntrainError as error:
         write_failure(folder, error)
     return 0
@@ -92,11 +98,11 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
     old, new = request["words"]
     configs = base.decode(old), base.decode(new, request["without"])
-    lines = [_open_line(config, keeps_callbacks, world or World()) for config in configs]
+    lines = [open_line(config, keeps_callbacks, world or World()) for config in configs]
     examples = lines[1].examples / lines[0].examples
     for line in lines:
-        line.first_s = line.run(_FIRST_STEPS)
-    first_losses = [list(line.losses[:_FIRST_STEPS]) for line in lines]
+        line.first_s = line.run(FIRST_STEPS)
+    first_losses = [list(line.losses[:FIRST_STEPS]) for line in lines]
     counts = [agree(max(1, round(_BLOCK_S / max(line.run(3) / 3, 1e-6)))) for line in lines]
     deadline = time.perf_counter() + float(request["seconds"])
     times: tuple[list[float], list[float]] = ([], [])
@@ -112,7 +118,7 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     for line in lines:
         line.trainer.close()
     step_s = [sorted(values)[len(values) // 2] for values in times]
-    startup_s = (lines[1].first_s - _FIRST_STEPS * step_s[1]) - (lines[0].first_s - _FIRST_STEPS * step_s[0])
+    startup_s = (lines[1].first_s - FIRST_STEPS * step_s[1]) - (lines[0].first_s - FIRST_STEPS * step_s[0])
     return {
         "ratio": list(ratio),
         "step_s": step_s,
@@ -141,7 +147,7 @@ def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -
     return Ratio(*(math.exp(value) for value in (statistics.median(differences), interval.low, interval.high)))
 
 
-def _open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> _Line:
+def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLine:
     """Build the trainer of a line."""
     from dnntrain.input.streaming import PREFETCHED
     from dnntrain.input.worker_replies import choose_worker_count
@@ -160,7 +166,7 @@ def _open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> _Line:
     trainer.start_session()
     plan = session.plan
     ahead = 0 if plan.data.resident else PREFETCHED * choose_worker_count(config.data.num_workers, 1)
-    return _Line(trainer, iterate_steps(trainer.loop), plan.threads, plan.batch_size, ahead, losses)
+    return TimedLine(trainer, iterate_steps(trainer.loop), plan.threads, plan.batch_size, ahead, session.device, losses)
 
 
 if __name__ == "__main__":

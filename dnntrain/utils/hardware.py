@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from dnntrain.errors import ConfigError
 from dnntrain.utils.log_filters import hide_noise
 from dnntrain.utils.world import World
 
-#: Processor features that matter to training, as Linux names them.
 #: The limit of a control group, as containers set it: version 2 and version 1.
 _MEMORY_LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
+#: Processor features that matter to training, as Linux names them.
 _FEATURES = (
     "avx2",
     "avx512f",
@@ -220,6 +221,11 @@ def read_peak_bytes(device: str) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    # Linux's ru_maxrss includes the memory of the process that started this one; VmHWM does not.
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

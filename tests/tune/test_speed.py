@@ -15,7 +15,7 @@ from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
 from dnntrain.tune import speed_settings
 from dnntrain.tune.probe import Probe, describe_probe, judge
-from dnntrain.tune.speed import SpeedResult, format_line
+from dnntrain.tune.speed import SpeedResult, make_evidence
 from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.tune.speed_worker import compare_times
 from dnntrain.utils.world import World
@@ -102,9 +102,8 @@ def test_only_settings_with_an_effect_are_tried(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_line_has_the_settings_that_were_kept() -> None:
-    assert format_line(SpeedResult(words=["train.cpu_threads=1", "train.compile=on"])) == (
-        "train.cpu_threads=1 train.compile=on"
-    )
+    result = SpeedResult(words=["train.cpu_threads=1", "train.compile=on"])
+    assert make_evidence(result)["line"] == "train.cpu_threads=1 train.compile=on"
 
 
 @pytest.mark.slow
