@@ -99,9 +99,14 @@ def test_the_time_to_a_value_leaves_out_evaluation() -> None:
         make_row("val", 45, accuracy=0.9, loss=0.4, wall_s=180.0),
     ]
     # 1.5 s for 150 examples at 100/s, then 3 s for 150 at 50/s.
-    assert find_first_value(rows, parse("time_to=accuracy:0.8")) == (30, pytest.approx(4.5), 0.8)
-    assert find_first_value(rows, parse("time_to=loss:1.0")) == (15, pytest.approx(1.5), 1.0)
-    assert find_first_value(rows, parse("time_to=accuracy:0.95")) == (None, pytest.approx(7.5), 0.9)
+    for goal, steps, seconds, best in (
+        ("accuracy:0.8", 30, 4.5, 0.8),
+        ("loss:1.0", 15, 1.5, 1.0),
+        ("accuracy:0.95", None, 7.5, 0.9),
+    ):
+        reached = find_first_value(rows, parse(f"time_to={goal}"))
+        assert (reached[0], reached[2]) == (steps, best)
+        assert reached[1] == pytest.approx(seconds)
 
 
 def test_a_setting_replaces_another_value_of_its_key() -> None:

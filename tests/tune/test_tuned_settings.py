@@ -20,7 +20,7 @@ from dnntrain.run.session import Session, open_session
 from dnntrain.run.tuned_settings import TunedSettings, expand_tuned, make_speed_key, read_tuned_settings
 from dnntrain.tune import speed_answer
 from dnntrain.tune.probe import Probe
-from dnntrain.tune.speed import SpeedResult
+from dnntrain.tune.speed import SpeedRequest, SpeedResult
 from dnntrain.tune.speed_answer import answer_speed
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.world import World
@@ -109,10 +109,12 @@ def test_a_result_is_measured_once_unless_the_machine_was_busy(tmp_path: Path, m
         return SpeedResult(list(WORDS), [probe], probe, 1.0, is_reliable=len(counted) > 1)
 
     monkeypatch.setattr(speed_answer, "tune_speed", measure)
-    session, said = open_small(), []
+    session = open_small()
+    said: list[str] = []
 
     def ask(use_cache: bool = True, allow: SpeedGrade = SpeedGrade.ROUNDING) -> TunedSettings:
-        return answer_speed(session, LINE, None, 1.0, allow, use_cache=use_cache, say=said.append)
+        request = SpeedRequest(LINE, budget_s=1.0, allow=allow)
+        return answer_speed(session, request, use_cache=use_cache, say=said.append)
 
     ask()
     assert ask().words == WORDS

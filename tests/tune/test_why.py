@@ -143,6 +143,39 @@ def test_a_slow_data_set_is_named(workers: int, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+def test_more_workers_are_measured_as_faster_if_one_worker_is_too_slow(tmp_path: Path) -> None:
+    """The transform waits 4 ms for each image: a batch of 32 takes one worker 128 ms, and four a quarter."""
+    file = tmp_path / "waiting.py"
+    file.write_text("import time\n\ndef wait(image, generator):\n    time.sleep(0.004)\n    return image\n")
+    augment = ("augment=[custom]", f"augment.custom.file={file}")
+    line = Line((*SMALL, *augment, "data.pipeline=streaming", "data.num_workers=1"))
+    session = open_session(line.decode(), World())
+    step, _ = measure_step_time(session, 0.2)
+    assert name_bottleneck(step, ()) == DATA
+    words = [remedy.words for remedy in list_remedies(session, step) if remedy.kind == DATA]
+    assert ("data.num_workers=8",) in words
+    request = ProbeRequest(line, (), ("data.num_workers=4",), SpeedGrade.BITWISE, keeps_callbacks=True)
+    probe = run_probe(request, 10.0, None)
+    assert probe.ratio is not None
+    assert probe.verdict == "faster"
+
+
+@pytest.mark.slow
+def test_bf16_is_a_remedy_of_a_run_in_fp32_where_the_processor_computes_it_fast() -> None:
+    """Without instructions for it, the products are emulated, and the probe must find that."""
+    larger = ("model.hidden=[1024,1024]", "train.max_examples=1000", "train.batch_size=256")
+    line = Line((*Line(SMALL).list_words(larger),))
+    session = open_session(line.decode(), World())
+    step = StepTime(0.01, 256, {"forward": 0.004, "backward": 0.006})
+    remedies = [remedy for remedy in list_remedies(session, step) if remedy.words == ("precision=bf16",)]
+    assert [(remedy.kind, remedy.grade) for remedy in remedies] == [(COMPUTE, SpeedGrade.STATISTICAL)]
+    probe = run_probe(ProbeRequest(line, (), ("precision=bf16",), SpeedGrade.STATISTICAL), 10.0, None)
+    assert probe.ratio is not None
+    is_fast = bool({"amx_bf16", "avx512_bf16"} & set(session.hardware.cpu_features))
+    assert probe.verdict == ("faster" if is_fast else "not faster")
+
+
+@pytest.mark.slow
 def test_a_sleep_in_a_callback_is_named_with_its_method(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(step_info: StepInfo) -> None:
         time.sleep(DELAY_S)
