@@ -63,7 +63,7 @@ def compare_searches(folder: Path, trials: int, kills: int, chance: random.Rando
     finish(killed, trials)
     expected, actual = read_table(undisturbed), read_table(killed)
     differences = [f"{a}\n  instead of\n{b}" for a, b in zip(actual, expected, strict=False) if a != b]
-    left = {number for path in killed.glob("*/") for number in find_processes(path)}
+    left = list_trial_processes(killed)
     clashes = [path for path in killed.glob("*/output.txt") if "already in use" in path.read_text(errors="replace")]
     print(*differences, sep="\n")
     print(f"{len(actual)} trials, {len(differences)} differ, {len(left)} processes left, {len(clashes)} port clashes")
@@ -88,10 +88,13 @@ def finish(folder: Path, trials: int) -> None:
 def disturb(folder: Path, trials: int, mean_s: float, chance: random.Random) -> str:
     """Continue the search, kill one of its processes after a random time, and return which."""
     process = start_search(folder, trials)
-    deadline = time.monotonic() + chance.uniform(0.5, 1.5) * max(mean_s, 8.0)
+    # The time counts from the first process of a trial: on a busy machine the start takes long.
+    while process.poll() is None and not list_trial_processes(folder):
+        time.sleep(0.2)
+    deadline = time.monotonic() + chance.uniform(0.0, 1.0) * max(mean_s, 8.0)
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    workers = [number for path in folder.glob("*/") for number in find_processes(path)]
+    workers = list_trial_processes(folder)
     kind = chance.choice(("search", "process of a trial", "process of a trial"))
     victim = chance.choice(workers) if workers and kind != "search" else process.pid
     with suppress(ProcessLookupError):
@@ -102,6 +105,11 @@ def disturb(folder: Path, trials: int, mean_s: float, chance: random.Random) -> 
         process.kill()
     process.communicate()
     return "search" if victim == process.pid else kind
+
+
+def list_trial_processes(folder: Path) -> list[int]:
+    """Return the processes that run for a trial of the search."""
+    return [number for path in folder.glob("*/") for number in find_processes(path)]
 
 
 def read_table(folder: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dnntrain.errors import DnntrainError
 from dnntrain.tune.probe import ProbeRequest, measure_apart, run_probe
 from dnntrain.tune.speed import (
     LEAST_PROBE_S,
@@ -28,7 +29,7 @@ from dnntrain.utils.units import format_seconds, pluralize
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
-#: A setting must save this share of the peak, and twice the difference between two measurements.
+#: A setting must save this share of the peak, and twice the difference between two measurements of the line.
 _LEAST_SAVING = 0.01
 
 
@@ -53,11 +54,13 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
     started, result = time.monotonic(), SpeedResult()
     attempts = list_attempts(list_memory_settings(session, request.allow))
     say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(request.budget_s)}")
-    peaks = _measure_twice(session, request, [])
+    peaks: list[float] = []
+    for _ in range(2):
+        peak = _measure_peak(session, request, [])
+        if isinstance(peak, str):
+            raise DnntrainError(f"the line as it is {peak}")
+        peaks.append(peak)
     result.details = {"peak_mb": peaks, "max_slowdown": request.max_slowdown}
-    if isinstance(peaks, str):
-        say(f"the line as it is {peaks}")
-        return result
     needed = min(peaks) * (1 - _LEAST_SAVING) - 2 * abs(peaks[1] - peaks[0])
     for number, (word, grade) in enumerate(attempts):
         if time.monotonic() - started > request.budget_s:
@@ -83,11 +86,11 @@ def _try_words(
     """Measure the peak of the new line and, if it is below `needed_mb`, its speed."""
     words = tuple(probe_request.new)
     probe = MemoryProbe(words, probe_request.grade.value)
-    peaks = _measure_twice(session, request, words)
-    if isinstance(peaks, str):
-        return replace(probe, verdict=peaks)
-    probe = replace(probe, peak_mb=(base_mb, max(peaks)))
-    if max(peaks) > needed_mb:
+    peak = _measure_peak(session, request, words)
+    if isinstance(peak, str):
+        return replace(probe, verdict=peak)
+    probe = replace(probe, peak_mb=(base_mb, peak))
+    if peak > needed_mb:
         return replace(probe, verdict="not less memory")
     speed = run_probe(probe_request, LEAST_PROBE_S, None, session)
     if speed.ratio is None or speed.verdict == "other losses":
@@ -96,15 +99,10 @@ def _try_words(
     return replace(probe, ratio=speed.ratio, verdict="too slow" if is_slow else "less memory")
 
 
-def _measure_twice(session: Session, request: SpeedRequest, words: Sequence[str]) -> list[float] | str:
-    """Return the peak memory of two processes in MiB, or why there is none."""
-    values = []
-    for _ in range(2):
-        answer = measure_apart("memory", {"line": request.line.as_json(), "words": list(words)}, 0.0, session)
-        if "error" in answer:
-            return str(answer["error"])
-        values.append(float(answer["peak_mb"]))
-    return values
+def _measure_peak(session: Session, request: SpeedRequest, words: Sequence[str]) -> float | str:
+    """Return the peak memory of a process in MiB, or why there is none."""
+    answer = measure_apart("memory", {"line": request.line.as_json(), "words": list(words)}, 0.0, session)
+    return str(answer["error"]) if "error" in answer else float(answer["peak_mb"])
 
 
 def describe_memory(probe: MemoryProbe) -> str:

@@ -31,6 +31,7 @@ from dnntrain.tune.speed import (
     replace_word,
 )
 from dnntrain.tune.speed_settings import list_speed_settings
+from dnntrain.utils.files import read_json
 from dnntrain.utils.units import format_seconds, pluralize
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def run_to_value(request: SpeedRequest, words: Sequence[str], seed: int) -> RunT
                     time.sleep(_LOOK_S)
             finally:
                 _end_process(process)
-        steps, train_s, best = find_first_value(_read_rows(folder), request.goal)
+        rate = float(read_json(folder / "result.json").get("examples_per_s") or 0.0)
+        steps, train_s, best = find_first_value(_read_rows(folder), request.goal, rate)
         if steps is None and process.returncode:
             text = messages.read_text(encoding="utf-8", errors="replace").strip()
             raise DnntrainError(f"a run to {request.goal} ended with exit code {process.returncode}\n{text}")
@@ -201,14 +203,17 @@ def _read_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def find_first_value(rows: Sequence[dict[str, Any]], goal: Goal) -> tuple[int | None, float, float]:
+def find_first_value(
+    rows: Sequence[dict[str, Any]], goal: Goal, mean_rate: float = 0.0
+) -> tuple[int | None, float, float]:
     """Return the step of the first validation that reaches the goal, the seconds of training, the best value.
 
-    The seconds follow from the examples per second of each row: evaluation does not count.
+    The seconds follow from the examples per second of each row: evaluation does not count. `mean_rate`
+    is that of the whole run, for an evaluation before the first row.
     """
     assert goal.metric is not None
     examples, seconds, best = 0, 0.0, float("nan")
-    rate = next((row["examples_per_s"] for row in rows if row["split"] == "train"), 0.0)
+    rate = next((row["examples_per_s"] for row in rows if row["split"] == "train"), mean_rate)
     for row in rows:
         if row["split"] not in ("train", "val"):
             continue

@@ -19,6 +19,7 @@ from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.run.session import open_session
 from dnntrain.tune import latency, memory, time_to
 from dnntrain.tune.goal import Goal, parse_goal
+from dnntrain.tune.lines import Line
 from dnntrain.tune.memory import MemoryProbe, describe_memory
 from dnntrain.tune.speed import SpeedRequest, replace_word
 from dnntrain.tune.speed_settings import list_memory_settings
@@ -99,6 +100,7 @@ def test_the_time_to_a_value_leaves_out_evaluation() -> None:
         make_row("val", 45, accuracy=0.9, loss=0.4, wall_s=180.0),
     ]
     # 1.5 s for 150 examples at 100/s, then 3 s for 150 at 50/s.
+    assert find_first_value(rows[1:2], parse("time_to=loss:1.0"), 30.0)[1] == pytest.approx(5.0)
     for goal, steps, seconds, best in (
         ("accuracy:0.8", 30, 4.5, 0.8),
         ("loss:1.0", 15, 1.5, 1.0),
@@ -132,7 +134,7 @@ def test_a_memory_probe_is_described_with_its_speed() -> None:
     assert describe_memory(MemoryProbe(("a=1",), "rounding", verdict="cannot run: no")) == "cannot run: no"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smaller_micro_batches_need_less_memory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +155,7 @@ def test_smaller_micro_batches_need_less_memory(
 @pytest.mark.slow
 def test_settings_that_need_less_memory_are_listed_by_grade() -> None:
     def list_keys(allow: SpeedGrade, *words: str) -> dict[str, tuple[str, ...]]:
-        config = decode_config(compose([*SMALL, "train.batch_size=64", *words]))
+        config = decode_config(compose(Line(SMALL).list_words(["train.batch_size=64", *words])))
         return {item.key: item.values for item in list_memory_settings(open_session(config, World()), allow)}
 
     assert list_keys(SpeedGrade.BITWISE) == {}
