@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.tuned_settings import TunedSettings, make_speed_key
 from dnntrain.tune.speed import Say, SpeedRequest, make_evidence, tune_speed
 from dnntrain.tune.speed_cache import cache_settings, find_cached_settings
+from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
+    from dnntrain.config.run_config import RunConfig
     from dnntrain.run.session import Session
+    from dnntrain.tune.goal import Goal
+
+
+def answer_line(
+    config: RunConfig,
+    goal: Goal,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    options: Mapping[str, Any],
+    say: Say,
+) -> TunedSettings:
+    """Return the best settings for the goal of a line; `options` are those of the command."""
+    from dnntrain.run.session import open_session
+
+    request = SpeedRequest(
+        tuple(overrides),
+        config_dir,
+        goal,
+        options["budget"],
+        SpeedGrade(options["allow"]),
+        options["max_slowdown"],
+        tuple(sorted(set(options["batches"]))),
+    )
+    tuned = answer_speed(open_session(config, World()), request, use_cache=options["cache"], say=say)
+    if (path := options["path"]) is not None:
+        tuned.write(path)
+        say(f"with the evidence in {path}; use it with tuned={path}")
+    return tuned
 
 
 def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, say: Say) -> TunedSettings:

@@ -1,4 +1,4 @@
-"""`dnntrain tune lr|batch|speed [overrides]`: find the learning rate, the batch size or faster settings for a run.
+"""`dnntrain tune lr|batch|speed [overrides]`: find the learning rate, the batch size or better settings for a run.
 
 It changes nothing. The line to use next is on stdout, the measurements are on stderr.
 """
@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
 
 from dnntrain.cli.command_table import COMMANDS
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.config.decode import decode_config, decode_light_config
 from dnntrain.config.rank_layout import add_rank_layout
-from dnntrain.errors import ConfigError, DnntrainError
-from dnntrain.planning.checks.early import check_new_run, decode_new_run
-from dnntrain.tune.goal import LATENCY, Goal, check_goal_kind, parse_goal
+from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.tune.search import check_bounds, tune
+from dnntrain.tune.speed_line import check_speed_line
 from dnntrain.tune.summary import format_result
 from dnntrain.utils.world import World
-
-if TYPE_CHECKING:
-    from dnntrain.config.run_config import RunConfig
 
 
 def run(arguments: Arguments) -> int:
@@ -48,59 +42,13 @@ def run(arguments: Arguments) -> int:
 def _tune_speed(arguments: Arguments) -> int:
     """Print the settings that serve the goal best; with --json all evidence."""
     options = arguments.options
-    goal, config = _check_speed_line(arguments)
-    from dnntrain.protocols.speed import SpeedGrade
-    from dnntrain.run.session import open_session
-    from dnntrain.tune.speed import SpeedRequest
-    from dnntrain.tune.speed_answer import answer_speed
+    goal, config = check_speed_line(arguments.overrides, arguments.config_dir, options)
+    from dnntrain.tune.speed_answer import answer_line
 
     def say(text: str) -> None:
         if not arguments.quiet:
             print(text, file=sys.stderr)
 
-    request = SpeedRequest(
-        tuple(arguments.overrides),
-        arguments.config_dir,
-        goal,
-        options["budget"],
-        SpeedGrade(options["allow"]),
-        options["max_slowdown"],
-        tuple(sorted(set(options["batches"]))),
-    )
-    tuned = answer_speed(open_session(config, World()), request, use_cache=options["cache"], say=say)
-    if options["path"] is not None:
-        tuned.write(options["path"])
-        say(f"with the evidence in {options['path']}; use it with tuned={options['path']}")
+    tuned = answer_line(config, goal, arguments.overrides, arguments.config_dir, options, say)
     print(json.dumps(dict(tuned.evidence)) if arguments.json else " ".join(tuned.words))
     return 0
-
-
-def _check_speed_line(arguments: Arguments) -> tuple[Goal, RunConfig]:
-    """Return goal and configuration. Raises the mistakes of options and settings together."""
-    text, options, errors = arguments.options["goal"], arguments.options, list[DnntrainError]()
-    container: dict[str, Any] | None = None
-    try:
-        container = compose(arguments.overrides, arguments.config_dir)
-        check_new_run(container, World())
-    except DnntrainError as error:
-        errors.append(error)
-    goal = Goal()
-    try:
-        check_goal_kind(text)
-        if container is not None:
-            light = decode_light_config(container)[0]
-            goal = parse_goal(text, light.task.list_infos(), light.eval.metric)
-    except ConfigError as error:
-        errors.append(error)
-    if text == LATENCY and options["path"] is not None:
-        errors.append(ConfigError("--path does not support --goal latency: tuned= is for training", "use --json"))
-    if text == LATENCY and options["allow"] == "bitwise":
-        errors.append(
-            ConfigError("--allow bitwise does not support --goal latency: exports round", "use --allow rounding")
-        )
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ConfigError.from_mistakes([str(error) for error in errors])
-    assert container is not None
-    return goal, decode_config(container)
