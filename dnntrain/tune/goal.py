@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from dnntrain.errors import ConfigError
-from dnntrain.protocols.task import MetricInfo, find_metric
+from dnntrain.protocols.metric import MetricInfo, find_metric
 from dnntrain.utils.suggest import did_you_mean
 
 THROUGHPUT, TIME_TO, MEMORY, LATENCY = "throughput", "time_to", "memory", "latency"
