@@ -78,15 +78,7 @@ def _prepare(
             f"start it without torchrun: dnntrain explain {path}",
         )
     share.check_agreement({"weights": compute_weights_digest(subject.model), "torch": torch.__version__})
-    if "uncertain" in options.sets and "uncertain" not in get_default_sets(subject.target_kind):
-        raise ConfigError(
-            "--examples uncertain: a number has no probability, so its uncertainty is unknown",
-            "use --examples worst, or random",
-        )
-    if subject.is_table and (options.files or options.sets):
-        raise ConfigError("--examples chooses images with maps; the model reads tables", "leave --examples out")
-    if subject.is_text:
-        _check_text_options(options)
+    _check_example_options(subject, options)
     other = None
     if options.against is not None:
         other = Subject(load_model(options.against, (), trust, share.world))
@@ -106,12 +98,7 @@ def _prepare(
     checkpoints = _list_checkpoints(path, subject) if options.directions else []
     name = "" if options.against is None else _get_name(options.against)
     other_method = _choose_other_method(method, other, split) if method is not None else make_occlusion(1, 1)
-    explanation = Explanation(path, _get_name(path), subject, split.name, _list_facts(subject))
-    if not subject.has_gradients:
-        explanation.notes.append(
-            f"the export {subject.loaded.format} gives outputs only: without its weights there are no layers, no "
-            "embedding and no check by random weights"
-        )
+    explanation = _make_explanation(path, subject, split.name)
     activation_bytes = _measure_activations(subject.model, read_inputs(subject, split, split.index[:1]).inputs)
     return Work(
         options=options,
@@ -130,6 +117,30 @@ def _prepare(
         checkpoints=checkpoints,
         share=share,
     )
+
+
+def _check_example_options(subject: Subject, options: ExplainOptions) -> None:
+    """Raise ConfigError if the model does not support the examples that are asked for."""
+    if "uncertain" in options.sets and "uncertain" not in get_default_sets(subject.target_kind):
+        raise ConfigError(
+            "--examples uncertain: a number has no probability, so its uncertainty is unknown",
+            "use --examples worst, or random",
+        )
+    if subject.is_table and (options.files or options.sets):
+        raise ConfigError("--examples chooses images with maps; the model reads tables", "leave --examples out")
+    if subject.is_text:
+        _check_text_options(options)
+
+
+def _make_explanation(path: Path, subject: Subject, split_name: str) -> Explanation:
+    """Return an explanation without maps, with a note if the model gives outputs only."""
+    explanation = Explanation(path, _get_name(path), subject, split_name, _list_facts(subject))
+    if not subject.has_gradients:
+        explanation.notes.append(
+            f"the export {subject.loaded.format} gives outputs only: without its weights there are no layers, no "
+            "embedding and no check by random weights"
+        )
+    return explanation
 
 
 def _list_checkpoints(path: Path, subject: Subject) -> list[Path]:
