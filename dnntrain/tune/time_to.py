@@ -31,7 +31,7 @@ from dnntrain.tune.speed import (
     replace_word,
 )
 from dnntrain.tune.speed_settings import list_speed_settings
-from dnntrain.utils.files import read_json
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.units import format_seconds, pluralize
 
 if TYPE_CHECKING:
