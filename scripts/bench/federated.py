@@ -47,13 +47,10 @@ COMMON = (
     *("augment=[]", "federated.partition=dirichlet", "log.every=1step", "log.report=false", "train.cpu_threads=1"),
 )
 SMALL = ("model.channels=[8,16]", "model.hidden=64", "train.max_examples=20000", "train.batch_size=32")
-FULL = (
-    *SMALL,
-    *("federated.clients=100", "federated.fraction=0.1", "federated.local_epochs=1", "federated.alpha=0.1"),
-    *("eval.every=5step", "checkpoint.every=20step"),
-)
+HUNDRED = (*SMALL, "federated.clients=100", "federated.local_epochs=1", "eval.every=5step", "checkpoint.every=20step")
+FULL = (*HUNDRED, "federated.fraction=0.1", "federated.alpha=0.1")
 #: Krum and the median choose among clients that agree, so these clients are less unequal, and more in a round.
-FULL_POISONED = (*FULL, "federated.fraction=0.2", "federated.alpha=1")
+FULL_POISONED = (*HUNDRED, "federated.fraction=0.2", "federated.alpha=1")
 SHORT = (
     *("federated.clients=20", "federated.fraction=0.5", "federated.alpha=0.1"),
     *("train.max_examples=2000", "eval.max_examples=1000"),
