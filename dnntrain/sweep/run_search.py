@@ -93,6 +93,9 @@ def _restore(search: Search) -> SearchState:
     for number, values in enumerate(log.list_values()):
         has_ended = number in finished and _place(search, number, values)[1].is_dir()
         trial = _make_ended(search, number, values) if has_ended else _prepare(search, number, values)
+        if trial is not None and not has_ended and not (trial.folder / "config.yaml").is_file():
+            # The search was killed after the proposal was recorded, and before its folder was written.
+            freeze_trial(trial, search.config_dir)
         if trial is None:
             # It cannot be planned, and its place in the list stays.
             state.trials.append(_make_placeholder(search, number, values))

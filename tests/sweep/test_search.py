@@ -17,6 +17,7 @@ from dnntrain.cli.main import main
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import MetricInfo
+from dnntrain.sweep import run_search
 from dnntrain.sweep.early_stop import Asha, Median
 from dnntrain.sweep.prepare_search import SearchOptions, prepare_search
 from dnntrain.sweep.run_search import SearchState, _SearchSource
@@ -273,6 +274,25 @@ def test_a_search_trains_names_its_winner_and_continues(
     assert best[winner] == max(best)
     assert second["trials"][winner]["overrides"] in " ".join(second["line"].split())
     assert len(list(csv.DictReader((tmp_path / "found" / "results.csv").read_text().splitlines()))) == 3
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_before_a_trial_had_its_folder_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def end(trial: Any, config_dir: Path | None) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.chdir(tmp_path)
+    line = ["-m", RATE, *SHORT, "run_dir=found", "--search", "tpe", "--trials", "2", "--json", "-q"]
+    with monkeypatch.context() as patch:
+        patch.setattr(run_search, "freeze_trial", end)
+        with pytest.raises(SystemExit):
+            main(line)
+    assert not list((tmp_path / "found").glob("*/config.yaml"))
+    capsys.readouterr()
+    assert main(line) == 0
+    assert [trial["status"] for trial in json.loads(capsys.readouterr().out)["trials"]] == ["done"] * 2
 
 
 @pytest.mark.slow
