@@ -35,7 +35,7 @@ COMMON = (
     "checkpoint.every=99ep",
     "log.report=false",
 )
-TEACHER = ("model=wrn_16_2", "precision=bf16", "train.batch_size=128", "train.duration=4ep")
+TEACHER = ("model=wrn_16_2", "train.batch_size=128", "train.duration=4ep")
 STUDENT = (
     "model=small_cnn",
     "model.channels=[4,8]",
@@ -44,7 +44,7 @@ STUDENT = (
     "train.batch_size=64",
     "train.duration=5ep",
 )
-TAUGHT = ("distill.teacher_precision=bf16", "distill.cache=disk")
+TAUGHT = ("distill.cache=disk",)
 EQUAL = "kd by an equal"
 METHODS: dict[str, tuple[str, ...]] = {
     "alone": (),
