@@ -10,9 +10,9 @@ Contenders are processes that stay alive and take turns, forwards and backwards,
     one thread   train.cpu_threads=1
     passive      all cores, OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 
-Each turn trains a fixed time and counts steps (`train`), evaluations of one that evaluates after each step (`eval`), or the steps of two
-ranks (`ddp2`). Printed are the medians as ratios to `spinning` with the same number of busy processes, and the speed of `default` as a
-share of the best. The busy processes end with this one, whatever ends it: each looks for its parent all the time.
+Each turn trains a fixed time and counts steps (`train`) or evaluations of one that evaluates after each step (`eval`), or times the
+steps of two ranks (`ddp2`). Printed are the medians as ratios to `spinning` with the same number of busy processes, and the speed of
+`default` as a share of the best. The busy processes end with this one, whatever ends it: each looks for its parent all the time.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="training time of a turn")
     parser.add_argument("--kinds", default="train,eval,ddp2")
+    parser.add_argument("--ddp-steps", type=int, default=200, help="steps of a run of ddp2")
     parser.add_argument("--model", nargs="*", default=[], help="overrides of every run")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -71,7 +72,9 @@ def main() -> None:
         for contender in contenders.values():
             contender.speed([*arguments.model, "train.duration=1step"])
         for kind in arguments.kinds.split(","):
-            words = [*KINDS[kind], *arguments.model, f"train.duration={arguments.seconds}s"]
+            # Ranks cannot end after a number of seconds, since each has its own clock.
+            duration = f"{arguments.ddp_steps}step" if kind == "ddp2" else f"{arguments.seconds}s"
+            words = [*KINDS[kind], *arguments.model, f"train.duration={duration}"]
             for load in map(int, arguments.loads.split(",")):
                 print(f"{kind:<6} {load} busy  {compare(contenders, words, load, arguments.rounds)}", flush=True)
 
