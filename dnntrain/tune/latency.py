@@ -7,7 +7,6 @@ are made and timed as `dnntrain export --format auto` does, each with several nu
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,9 +95,8 @@ def _train_one_step(request: SpeedRequest, run: Path, say: Say) -> None:
     """Train the line for one step in a process of its own. Raises DnntrainError if it fails."""
     say("training one step: the time of an answer does not depend on the weights")
     words = request.line.list_words(("train.duration=1step", "log.report=false", f"run_dir={run}"))
-    config_dir = [] if request.config_dir is None else ["--config-dir", str(request.config_dir)]
     done = subprocess.run(
-        [sys.executable, "-m", "dnntrain", "train", *words, *config_dir, "-q"],
+        request.make_training_command(words),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ of the ratio of their times excludes 1, and if the losses of the first steps agr
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -54,6 +55,11 @@ class SpeedRequest:
     def line(self) -> Line:
         """The line as it is."""
         return Line(self.overrides, self.config_dir)
+
+    def make_training_command(self, words: Sequence[str]) -> list[str]:
+        """Return the command that trains a line of `words` in a process of its own."""
+        config_dir = [] if self.config_dir is None else ["--config-dir", str(self.config_dir)]
+        return [sys.executable, "-m", "dnntrain", "train", *words, *config_dir, "-q"]
 
     def as_question(self) -> dict[str, Any]:
         """Return the parts that another answer would follow from, besides the budget."""

@@ -7,9 +7,7 @@ Settings that change the numbers are judged by pairs of runs to the value, which
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols.speed import SpeedGrade
+from dnntrain.training.metrics_writer import read_rows
 from dnntrain.tune.probe import Probe, describe_probe
 from dnntrain.tune.speed import (
     Say,
@@ -157,22 +156,19 @@ def run_to_value(request: SpeedRequest, words: Sequence[str], seed: int) -> RunT
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name) / "run"
         kept = [word for word in request.line.list_words(words) if not word.startswith(("run_dir=", "seed="))]
-        config_dir = [] if request.config_dir is None else ["--config-dir", str(request.config_dir)]
-        command = [sys.executable, "-m", "dnntrain", "train", *kept, *config_dir, "-q"]
-        settings = [f"run_dir={folder}", f"seed={seed}", "log.report=false"]
+        command = request.make_training_command((*kept, f"run_dir={folder}", f"seed={seed}", "log.report=false"))
+        rows_file = folder / "metrics.jsonl"
         started = time.monotonic()
         messages = Path(name) / "messages.txt"
         with messages.open("w") as stderr:
-            process = subprocess.Popen(
-                [*command, *settings], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
-            )
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
             try:
-                while process.poll() is None and find_first_value(_read_rows(folder), request.goal)[0] is None:
+                while process.poll() is None and find_first_value(read_rows(rows_file), request.goal)[0] is None:
                     time.sleep(_LOOK_S)
             finally:
                 _end_process(process)
         rate = float(read_json(folder / "result.json").get("examples_per_s") or 0.0)
-        steps, train_s, best = find_first_value(_read_rows(folder), request.goal, rate)
+        steps, train_s, best = find_first_value(read_rows(rows_file), request.goal, rate)
         if steps is None and process.returncode:
             text = messages.read_text(encoding="utf-8", errors="replace").strip()
             raise DnntrainError(f"a run to {request.goal} ended with exit code {process.returncode}\n{text}")
@@ -188,19 +184,6 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
             return
         process.kill()
         process.wait()
-
-
-def _read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics that are written; the last line may be incomplete."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
 
 
 def find_first_value(
