@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
+from dnntrain.config.fields import Seconds
+
 #: Joins the words of an option that takes many; no argument can hold it.
 WORD_SEPARATOR = "\0"
 
@@ -106,6 +108,8 @@ class Option(NamedTuple):
 def _parse_text(text: str, annotation: Any) -> Any:
     """Return `text` as a plain value for `convert_value`; text that is not a number stays text."""
     bare_type = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if annotation == Seconds and text.replace(".", "", 1).isdecimal():
+        return f"{'0' * text.startswith('.')}{text}s"
     if get_origin(bare_type) is tuple:
         items = [item.strip() for item in text.strip("[]").split(",") if item.strip()]
         if not items:

@@ -38,6 +38,7 @@ __all__ = [
     "RunDirectoryName",
     "RunDuration",
     "RunName",
+    "Seconds",
     "Seed",
     "Text",
     "Units",
@@ -142,6 +143,7 @@ PositiveInt = Annotated[int, Range(at_least=1)]
 NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveDuration = Annotated[Duration, Range(above=0)]
 RunDuration = Annotated[Duration, Range(above=0), Units("ep", "step", "s")]
+Seconds = Annotated[Duration, Range(above=0), Units("s")]
 Seed = Annotated[int, Range(at_least=0, below=2**63)]
 RunName = Annotated[
     str, Text(r"[^\W_][\w.+@=, -]*", "a name of letters, digits and . _ - + @ = of at most 100 characters", 100)

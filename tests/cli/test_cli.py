@@ -154,6 +154,15 @@ def test_a_line_becomes_a_command_its_operands_options_and_settings() -> None:
     assert (arguments.quiet, arguments.json, arguments.display) == (True, True, "quiet")
 
 
+@pytest.mark.parametrize("line", [("tune", "speed"), ("why",)])
+def test_a_time_to_measure_is_in_seconds_with_the_unit_or_without(line: tuple[str, ...]) -> None:
+    for text, seconds in (("120s", 120), ("120", 120), ("0.5s", 0.5), ("0.5", 0.5), (".5", 0.5)):
+        assert parse_arguments([*line, "--budget", text]).options["budget"].value == seconds
+    for text in ("0", "0s", "-1", "5ep", "10step", "5%", "2 minutes", "nan", "1e999s", "", "s"):
+        with pytest.raises(ConfigError, match=r"as in --budget 120s"):
+            parse_arguments([*line, "--budget", text])
+
+
 def test_no_command_means_train() -> None:
     assert (
         parse_arguments([]).command

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from dnntrain.cli.command import CONFIG_DIR, DRY_RUN, JSON, TRUST, Command
 from dnntrain.cli.options import Option
-from dnntrain.config.fields import Fraction, Positive, PositiveInt, Range
+from dnntrain.config.fields import Duration, Fraction, Positive, PositiveInt, Range, Seconds
 from dnntrain.sweep.option_values import RuleName, SamplerName
 
 _VocabularySize: Any = Annotated[int, Range(at_least=257, at_most=2**18)]
@@ -146,7 +146,7 @@ TRAINING_COMMANDS: dict[str, Command] = {
                 "throughput",
                 operand="speed",
             ),
-            Option("budget", "seconds to measure", Positive, 120.0, "S", operand="speed"),
+            Option("budget", "time to measure", Seconds, Duration(120, "s"), "T", operand="speed"),
             Option(
                 "max-slowdown",
                 "the share of its speed that the run may lose for less memory",
@@ -191,7 +191,7 @@ TRAINING_COMMANDS: dict[str, Command] = {
         ),
         "Takes the settings of a run, or a RUN and changes of it, and trains a network that is then discarded. Each "
         "setting that may help is measured in turns with the line as it is.",
-        options=(Option("budget", "seconds to measure", Positive, 120.0, "S"), TRUST, JSON, CONFIG_DIR),
+        options=(Option("budget", "time to measure", Seconds, Duration(120, "s"), "T"), TRUST, JSON, CONFIG_DIR),
     ),
     "bisect": Command(
         "find the setting that made one run worse than another",

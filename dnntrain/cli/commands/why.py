@@ -29,7 +29,7 @@ def run(arguments: Arguments) -> int:
 
     line = Line(arguments.overrides, arguments.config_dir, path, arguments.options["trust"])
     session = open_session(line.decode(), World(), tuned=arguments.tuned)
-    result = explain_step_time(session, line, arguments.options["budget"], say)
+    result = explain_step_time(session, line, arguments.options["budget"].value, say)
     if path is not None and not arguments.overrides:
         write_json(path / WHY_FILE, result.as_json())
         say(f"kept in {path / WHY_FILE}; dnntrain report {path} shows it")
