@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 JOIN_TIMEOUT_S = 600.0
 
 #: Seconds after which a store that does not answer counts as lost.
-_ANSWER_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
 
 _POLL_RANGE_S = (0.005, 0.2)
 
@@ -146,7 +146,7 @@ class Rendezvous:
                 time.sleep(0.05)
             return Failure.from_bytes(self.store.get("failure"))
 
-        return self._call_with_timeout(read_failure, None, wait_s + _ANSWER_TIMEOUT_S)
+        return self._call_with_timeout(read_failure, None, wait_s + ANSWER_TIMEOUT_S)
 
     def leave(self) -> None:
         """Report that this rank does not need the store any longer.
@@ -163,14 +163,14 @@ class Rendezvous:
             while self.world.is_main and not self.store.check(keys) and time.monotonic() < deadline:
                 time.sleep(0.05)
 
-        self._call_with_timeout(wait_for_others, None, wait_s + _ANSWER_TIMEOUT_S)
+        self._call_with_timeout(wait_for_others, None, wait_s + ANSWER_TIMEOUT_S)
 
     def mark_done(self) -> None:
         """Report that this rank ends, either well or after it has reported its failure."""
         self._call_with_timeout(lambda: self.put(f"done/{self.world.rank}", b"1"), None)
 
     def _call_with_timeout(
-        self, body: Callable[[], Value], default: Value, timeout_s: float = _ANSWER_TIMEOUT_S
+        self, body: Callable[[], Value], default: Value, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> Value:
         """Return the result of `body`, or `default` if the store does not answer.
 

@@ -25,7 +25,7 @@ from torch.distributed import DistError
 
 from dnntrain.distributed.failure import Failure
 from dnntrain.distributed.process_identity import ProcessIdentity
-from dnntrain.distributed.rendezvous import Rendezvous
+from dnntrain.distributed.rendezvous import ANSWER_TIMEOUT_S, Rendezvous
 from dnntrain.distributed.signed_store import SignedStore
 from dnntrain.errors import RankError
 from dnntrain.utils.files import make_folder, open_file, read_text
@@ -78,6 +78,7 @@ class Watchdog:
         self._stacks: TextIO | None = None
         self._stacks_written = False
         self._failure_known = False
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the threads that send heartbeats and monitor the next rank."""
@@ -87,7 +88,12 @@ class Watchdog:
         if hasattr(faulthandler, "register"):
             faulthandler.register(STACKS_SIGNAL, self._stacks, all_threads=True)
         for body in (self._send_heartbeats, self._monitor_neighbor):
-            threading.Thread(target=body, name=f"dnntrain{body.__name__}", daemon=True).start()
+            self._start_thread(body)
+
+    def _start_thread(self, body: Callable[[], object]) -> None:
+        thread = threading.Thread(target=body, name=f"dnntrain{body.__name__}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def expect_exit(self) -> None:
         """Report that the training thread ends the run after an error."""
@@ -118,8 +124,16 @@ class Watchdog:
         faulthandler.dump_traceback(self._stacks, all_threads=True)
 
     def close(self) -> None:
-        """Stop watching, and report to the other ranks that this rank is done, not dead."""
+        """Stop watching, and report to the other ranks that this rank is done, not dead.
+
+        A thread that returns from the store while Python ends would abort the process (SIGABRT), so the
+        threads end first. One that waits for a broken link is left behind: it does not return.
+        """
         self._closed.set()
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
         if self._stacks is not None:
             if hasattr(faulthandler, "unregister"):
                 faulthandler.unregister(STACKS_SIGNAL)
@@ -206,7 +220,10 @@ class Watchdog:
 
     def _post_failure(self, failure: Failure) -> Failure:
         """Write the failure to the store in another thread, as it may not answer."""
-        threading.Thread(target=self._rendezvous.report_failure, args=(failure,), daemon=True).start()
+        def report_failure() -> None:
+            self._rendezvous.report_failure(failure)
+
+        self._start_thread(report_failure)
         return failure
 
     def _kill_hung_process(self, process: ProcessIdentity) -> None:
