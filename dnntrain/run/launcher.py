@@ -125,7 +125,9 @@ class _RankLauncher:
         # A rank saves before it stops; a long step or a large checkpoint must not be cut off.
         timeout_s = self._session.config.launch.hang_timeout.value + _SAVE_S
         numbers = map(str, (os.getpid(), self._session.plan.ranks, timeout_s))
-        return [sys.executable, "-m", "dnntrain.run.rank_agent", str(self._path), *numbers, module]
+        can_fork = self._session.hardware.device == "cpu" and sys.platform == "linux"
+        start = "fork" if can_fork else "spawn"
+        return [sys.executable, "-m", "dnntrain.run.rank_agent", str(self._path), *numbers, module, start]
 
     def _make_environ(self, restart: int) -> dict[str, str]:
         variables = {**os.environ, "DNNTRAIN_DISPLAY": self._display, "DNNTRAIN_RESTART": str(restart)}

@@ -1,12 +1,16 @@
-"""Start the ranks of a run: `python -m dnntrain.run.rank_agent RUN PARENT RANKS TIMEOUT_S MODULE`.
+"""Start the ranks of a run: `python -m dnntrain.run.rank_agent RUN PARENT RANKS TIMEOUT_S MODULE START`.
 
 Not for users. It hosts the store at which the ranks meet, on the loopback interface, and ends with
 its parent process. If a rank fails, it stops the other ranks and writes how the first one ended to
 logs/agent.json.
+
+START is `fork` or `spawn`. Forked ranks share the memory of the modules, which are imported once, here.
+A library of an accelerator does not survive a fork, so ranks on accelerators are spawned.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import secrets
@@ -19,11 +23,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dnntrain.run.forked_rank import ForkedRank, fork_rank
+from dnntrain.utils.early_exit import exit_at_once_on_signals, ignore_signals_until_exit
 from dnntrain.utils.loopback import LOOPBACK_ADDRESS, listen_on_loopback
 from dnntrain.utils.processes import AGENT_VARIABLE, die_with_parent
 from dnntrain.utils.signals import blocked_signals, is_blocking_signals, signal_handlers, unblock_signals
 
 _POLL_INTERVAL_S = 0.05
+
+#: What every rank imports; torch imports the last one at the first step of an optimizer.
+_SHARED_MODULES = ("dnntrain.run.session", "dnntrain.run.train_part", "dnntrain.run.join_ranks", "torch._dynamo")
 
 #: Seconds for ranks to end after a second signal, which they handle at once if they can.
 _END_S = 5.0
@@ -32,31 +41,47 @@ _END_S = 5.0
 _CAUSE_S = 15.0
 
 
+_Rank = subprocess.Popen[bytes] | ForkedRank
+
+
 def main() -> int:
-    """Run the ranks; return the exit code of the rank that failed first."""
-    folder, parent, num_ranks, timeout_s, module = sys.argv[1:]
+    """Run the ranks; return the exit code of the rank that failed first. In a forked rank, return its own."""
+    folder, parent, num_ranks, timeout_s, module, start = sys.argv[1:]
     die_with_parent(int(parent))
     received_signals: list[int] = []
     with signal_handlers(lambda number, frame: received_signals.append(number)):
         listener = listen_on_loopback()
         environ = _make_environ(listener.getsockname()[1], int(num_ranks))
-        command = [sys.executable, "-m", module, folder]
         # Ranks handle signals once they have met.
         with blocked_signals():
-            ranks = [_start_rank(command, environ, rank) for rank in range(int(num_ranks))]
-        unblock_signals()
-        # The ranks load torch meanwhile, and wait for the store to answer.
-        host = _StoreHost(listener)
-        try:
-            failures = _wait_for_ranks(ranks, received_signals, float(timeout_s), host)
-        finally:
-            _kill_ranks(ranks)
-            host.join()
+            start_ranks = _fork_ranks if start == "fork" else _spawn_ranks
+            ranks = start_ranks(module, folder, [_add_rank(environ, rank) for rank in range(int(num_ranks))])
+        if ranks is not None:
+            unblock_signals()
+            # Spawned ranks load torch meanwhile; all wait for the store to answer.
+            host = _StoreHost(listener)
+            try:
+                failures = _wait_for_ranks(ranks, received_signals, float(timeout_s), host)
+            finally:
+                _kill_ranks(ranks)
+                host.join()
+    if ranks is None:
+        listener.close()
+        return _run_rank(module, folder)
     if not failures:
         return 0
     rank, code = find_first_failure(failures)
     _write_failure(Path(folder), rank, ranks[rank].pid, code)
     return code if code > 0 else 1
+
+
+def _run_rank(module: str, folder: str) -> int:
+    """Do in this forked process what `python -m module folder` does."""
+    exit_at_once_on_signals()
+    sys.argv = [module, folder]
+    exit_code: int = importlib.import_module(module).main()
+    ignore_signals_until_exit()
+    return exit_code
 
 
 class _StoreHost(threading.Thread):
@@ -92,14 +117,33 @@ def _make_environ(port: int, num_ranks: int) -> dict[str, str]:
     }
 
 
-def _start_rank(command: Sequence[str], environ: Mapping[str, str], rank: int) -> subprocess.Popen[bytes]:
-    """Start a rank in a session of its own, so that it gets each signal once, from here."""
-    variables = {**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    return subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, start_new_session=True)
+def _add_rank(environ: Mapping[str, str], rank: int) -> dict[str, str]:
+    return {**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def _spawn_ranks(module: str, folder: str, environs: Sequence[Mapping[str, str]]) -> list[_Rank]:
+    """Start each rank in a session of its own, so that it gets each signal once, from here."""
+    command = [sys.executable, "-m", module, folder]
+    return [
+        subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, start_new_session=True) for environ in environs
+    ]
+
+
+def _fork_ranks(module: str, folder: str, environs: Sequence[Mapping[str, str]]) -> list[_Rank] | None:
+    """Import the modules, and fork the ranks; return None in a rank."""
+    for name in (module, *_SHARED_MODULES):
+        importlib.import_module(name)
+    ranks: list[_Rank] = []
+    for environ in environs:
+        rank = fork_rank(environ)
+        if rank is None:
+            return None
+        ranks.append(rank)
+    return ranks
 
 
 def _wait_for_ranks(
-    ranks: Sequence[subprocess.Popen[bytes]], received_signals: Sequence[int], timeout_s: float, host: _StoreHost
+    ranks: Sequence[_Rank], received_signals: Sequence[int], timeout_s: float, host: _StoreHost
 ) -> dict[int, int]:
     """Wait until all ranks have ended; return the exit codes of those that failed first, by rank.
 
@@ -140,18 +184,18 @@ def find_first_failure(failures: Mapping[int, int]) -> tuple[int, int]:
     return min((killed_ranks or failures).items())
 
 
-def _send_signal(ranks: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+def _send_signal(ranks: Sequence[_Rank], number: signal.Signals) -> None:
     for rank in ranks:
         rank.send_signal(number)
 
 
-def _stop_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop_ranks(ranks: Sequence[_Rank]) -> None:
     """Ask the remaining ranks to save and end; kill those that did not met, which save nothing."""
     _kill_ranks([rank for rank in ranks if is_blocking_signals(rank.pid)])
     _send_signal(ranks, signal.SIGTERM)
 
 
-def _kill_ranks(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+def _kill_ranks(ranks: Sequence[_Rank]) -> None:
     """Kill the remaining ranks with the processes that they started."""
     for rank in ranks:
         if rank.poll() is None:

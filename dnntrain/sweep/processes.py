@@ -15,11 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from dnntrain.utils.files import open_file
+from dnntrain.utils.processes import name_process
 
 #: The environment variable that all processes of a trial inherit. Its value is the trial's folder.
 MARK_VARIABLE = "DNNTRAIN_TRIAL"
-
-_PR_SET_NAME = 15
 
 #: Seconds between two looks at a process that starts a program.
 _START_PAUSES_S = (0.001, 0.004, 0.016)
@@ -38,15 +37,13 @@ def start_process(command: Sequence[str], environ: Mapping[str, str], folder: Pa
         )
 
 
-def name_process(folder: Path) -> None:
+def mark_process(folder: Path) -> None:
     """Mark this forked process by its name: the kernel shows the environment that its server began with."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, _make_process_name(folder), 0, 0, 0)
+    name_process(_make_process_name(folder))
 
 
-def _make_process_name(folder: Path) -> bytes:
-    return f"dnn:{hashlib.sha256(str(folder).encode()).hexdigest()[:11]}".encode()
+def _make_process_name(folder: Path) -> str:
+    return f"dnn:{hashlib.sha256(str(folder).encode()).hexdigest()[:11]}"
 
 
 def find_processes(folder: Path) -> list[int]:
@@ -54,7 +51,7 @@ def find_processes(folder: Path) -> list[int]:
 
     They are the trial, its ranks and their data workers.
     """
-    mark_entry, name = f"{MARK_VARIABLE}={folder}".encode(), _make_process_name(folder)
+    mark_entry, name = f"{MARK_VARIABLE}={folder}".encode(), _make_process_name(folder).encode()
     process_ids = []
     for entry, environment in _read_environments():
         with suppress(OSError):

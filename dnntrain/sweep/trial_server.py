@@ -67,12 +67,12 @@ def _serve(request: Mapping[str, Any], answers: IO[str]) -> int | None:
 
 def _train(request: Mapping[str, Any], server: int, sender: int) -> int:
     """Train the trial of a request, as `dnntrain.sweep.worker` does in a process of its own."""
-    from dnntrain.sweep.processes import name_process
+    from dnntrain.sweep.processes import mark_process
     from dnntrain.utils.processes import die_with_parent
 
     exit_at_once_on_signals()
     os.setsid()
-    name_process(Path(request["folder"]))
+    mark_process(Path(request["folder"]))
     die_with_parent(server, signal.SIGTERM)
     _redirect(Path(request["folder"]) / "output.txt")
     os.environ.clear()

@@ -6,11 +6,13 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 #: The environment variable of ranks that names the process that started them.
 AGENT_VARIABLE = "DNNTRAIN_AGENT"
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 
 
 def die_with_agent() -> None:
@@ -30,6 +32,14 @@ def die_with_parent(parent: int | None = None, signal_number: signal.Signals = s
         threading.Thread(target=_watch_parent, args=(parent_pid, signal_number), daemon=True).start()
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signal_number)
+
+
+def name_process(name: str) -> None:
+    """Have the kernel show this process under a name of at most 15 bytes; its command line stays."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def _ask_kernel(signal_number: signal.Signals) -> bool:

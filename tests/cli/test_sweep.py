@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_runs import role
 from safetensors.torch import save_file
 from short_runs import SHORT, comparable, environment, result, trained
 
@@ -57,12 +58,11 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 
 def agents(folder: Path) -> list[int]:
-    return [process for process, line in processes_of(folder).items() if "rank_agent" in line]
+    return [process for process in processes_of(folder) if role(process) == "agent"]
 
 
 def ranks(folder: Path) -> list[int]:
-    lines = processes_of(folder).items()
-    return [process for process, line in lines if "dnntrain.run.worker" in line and "rank_agent" not in line]
+    return [process for process in processes_of(folder) if role(process) == "rank"]
 
 
 def test_every_mistake_of_every_trial_is_told_before_anything_starts(tmp_path: Path, capsys: Capture) -> None:

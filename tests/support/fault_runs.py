@@ -124,6 +124,18 @@ def command(pid: int) -> bytes:
         return b""
 
 
+def role(pid: int) -> str:
+    """`agent` or `rank`, by the command line and name of a process; a forked rank has the command line of its agent."""
+    line = command(pid)
+    try:
+        is_forked_rank = Path(f"/proc/{pid}/comm").read_bytes().startswith(b"dnn rank ")
+    except OSError:
+        return ""
+    if b"rank_agent" in line:
+        return "rank" if is_forked_rank else "agent"
+    return "rank" if b"dnntrain.run.worker" in line else ""
+
+
 def assert_nobody_left(run: Path, within_s: float = 5.0) -> None:
     end = time.monotonic() + within_s
     while processes_of(run):

@@ -56,7 +56,7 @@ def listening_addresses(process: int) -> set[str]:
 
 
 def watch_sockets(processes: Mapping[str, subprocess.Popen[str]], timeout_s: float) -> dict[str, set[str]]:
-    """Command line → addresses on which a process of these programs has listened, from now until all of them end."""
+    """Name and command line → addresses on which a process of these programs has listened, from now until all of them end."""
     seen: dict[str, set[str]] = {}
     end = time.monotonic() + timeout_s
     while any(process.poll() is None for process in processes.values()):
@@ -66,6 +66,7 @@ def watch_sockets(processes: Mapping[str, subprocess.Popen[str]], timeout_s: flo
                 if addresses := listening_addresses(process):
                     with suppress(OSError):
                         line = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                        seen.setdefault(line, set()).update(addresses)
+                        name = Path(f"/proc/{process}/comm").read_text().strip()
+                        seen.setdefault(f"{name}: {line}", set()).update(addresses)
         time.sleep(0.1)
     return seen

@@ -14,9 +14,9 @@ from fault_runs import (
     TWO,
     assert_nobody_left,
     await_checkpoint,
-    command,
     finish,
     processes_of,
+    role,
     start,
 )
 from short_runs import result
@@ -59,15 +59,13 @@ def test_exit_code(door: str, code: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("module", ["rank_agent", "run.worker"])
+@pytest.mark.parametrize("started", ["agent", "rank"])
 def test_exit_code_after_a_signal_while_the_ranks_start(
-    module: str, number: signal.Signals, code: int, tmp_path: Path
+    started: str, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     words = line("train.duration=100000step", *TWO, f"run_dir={tmp_path}/run")
     with start(words, tmp_path) as process:
-        while process.poll() is None and not any(
-            module.encode() in command(pid) for pid in processes_of(tmp_path / "run")
-        ):
+        while process.poll() is None and not any(role(pid) == started for pid in processes_of(tmp_path / "run")):
             time.sleep(0.01)
         process.send_signal(number)
         _, errors = process.communicate(timeout=100)

@@ -13,10 +13,10 @@ from fault_runs import (
     TWO,
     assert_nobody_left,
     await_checkpoint,
-    command,
     finish,
     network,
     processes_of,
+    role,
     start,
 )
 from short_runs import comparable, result
@@ -102,7 +102,7 @@ def test_no_process_outlives_a_killed_parent_or_agent(victim: str, tmp_path: Pat
     words = (*LINE, "train.duration=100000step", *TWO, f"run_dir={tmp_path}/run")
     with start(tuple(word for word in words if word != "train.duration=40step"), tmp_path) as process:
         await_checkpoint(process, tmp_path / "run")
-        agents = [pid for pid in processes_of(tmp_path / "run") if b"rank_agent" in command(pid)]
+        agents = [pid for pid in processes_of(tmp_path / "run") if role(pid) == "agent"]
         assert len(agents) == 1
         os.kill(process.pid if victim == "parent" else agents[0], signal.SIGKILL)
         process.communicate(timeout=60)
