@@ -220,6 +220,7 @@ class Watchdog:
 
     def _post_failure(self, failure: Failure) -> Failure:
         """Write the failure to the store in another thread, as it may not answer."""
+
         def report_failure() -> None:
             self._rendezvous.report_failure(failure)
 

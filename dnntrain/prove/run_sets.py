@@ -15,6 +15,7 @@ from dnntrain.prove.metrics import choose_split, describe_split, read_pair
 from dnntrain.prove.pairs import Pair
 from dnntrain.sweep.sweep_directory import find_trial_folders
 from dnntrain.utils.sealed_json import read_sealed_json
+from dnntrain.utils.units import pluralize
 
 
 def pair_runs(
@@ -97,5 +98,12 @@ def group_sweep(folder: Path) -> dict[str, list[Path]]:
         raise ConfigError(
             f"the trials of {folder} differ in their seed only",
             "sweep a setting besides the seed, as in sched=cosine,step",
+        )
+    counts = {names[digest]: len(runs) for digest, runs in groups.items()}
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[least] < counts[most]:
+        raise ConfigError(
+            f"{folder} has {pluralize(counts[most], 'run')} of {most} and {counts[least]} of {least}",
+            "run every variant with the same seeds, as in dnntrain -m … seed=0,1,2",
         )
     return {names[digest]: runs for digest, runs in groups.items()}

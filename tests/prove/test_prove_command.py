@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -105,3 +106,8 @@ def test_the_variants_of_a_sweep_are_compared_with_the_first(dnntrain, tmp_path)
     [result] = json.loads(process.stdout)
     assert (result["verdict"], result["a"], result["b"]) == ("worse", "optim.lr=0.004", "optim.lr=1e-06")
     assert "worse" in (folder / "prove.html").read_text()
+    shutil.rmtree(next(folder.glob("*lr=1e-06,seed=3")))
+    refused = dnntrain("prove", "sweep", str(folder))
+    assert refused.returncode == 2
+    assert f"{folder} has 6 runs of optim.lr=0.004 and 5 of optim.lr=1e-06" in refused.stderr
+    assert "run every variant with the same seeds" in refused.stderr
