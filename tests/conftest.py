@@ -39,9 +39,8 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-#: Parameter sets of a sampled test that the fast set runs, and of any slow test that `scripts/test --all` runs.
+#: Parameter sets of a sampled test that the fast set runs.
 _FAST_SAMPLES = 3
-_ALL_SAMPLES = 2
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -60,10 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if index not in fast:
                     item.add_marker("slow")
         slow_items = [item for item in kind if item.get_closest_marker("slow") and not item.get_closest_marker("long")]
-        chosen = _choose_samples(len(slow_items), _ALL_SAMPLES)
-        for index, item in enumerate(slow_items):
-            if index not in chosen:
-                item.add_marker("long")
+        # The last one: the first is often the plain case, which other tests have too.
+        for item in slow_items[:-1]:
+            item.add_marker("long")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
