@@ -31,7 +31,7 @@ from dnntrain.utils.signals import blocked_signals, is_blocking_signals, signal_
 
 _POLL_INTERVAL_S = 0.05
 
-#: What every rank imports; torch imports the last one at the first step of an optimizer.
+#: Modules that every rank imports; torch imports the last one at the first step of an optimizer.
 _SHARED_MODULES = ("dnntrain.run.session", "dnntrain.run.train_part", "dnntrain.run.join_ranks", "torch._dynamo")
 
 #: Seconds for ranks to end after a second signal, which they handle at once if they can.
