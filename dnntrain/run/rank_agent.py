@@ -23,10 +23,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnntrain.run.forked_rank import ForkedRank, fork_rank
 from dnntrain.utils.early_exit import exit_at_once_on_signals, ignore_signals_until_exit
+from dnntrain.utils.forked_process import ForkedProcess, fork_process
 from dnntrain.utils.loopback import LOOPBACK_ADDRESS, listen_on_loopback
-from dnntrain.utils.processes import AGENT_VARIABLE, die_with_parent
+from dnntrain.utils.processes import AGENT_VARIABLE, die_with_parent, name_process
 from dnntrain.utils.signals import blocked_signals, is_blocking_signals, signal_handlers, unblock_signals
 
 _POLL_INTERVAL_S = 0.05
@@ -41,7 +41,7 @@ _END_S = 5.0
 _CAUSE_S = 15.0
 
 
-_Rank = subprocess.Popen[bytes] | ForkedRank
+_Rank = subprocess.Popen[bytes] | ForkedProcess
 
 
 def main() -> int:
@@ -135,8 +135,9 @@ def _fork_ranks(module: str, folder: str, environs: Sequence[Mapping[str, str]])
         importlib.import_module(name)
     ranks: list[_Rank] = []
     for environ in environs:
-        rank = fork_rank(environ)
+        rank = fork_process(environ)
         if rank is None:
+            name_process(f"dnn rank {environ['RANK']}")
             return None
         ranks.append(rank)
     return ranks

@@ -7,7 +7,6 @@ anything: each trial begins with the memory of a process that has only imported 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dnntrain.utils.early_exit import exit_at_once_on_signals, ignore_signals_until_exit
+from dnntrain.utils.forked_process import fork_process
 
 #: Packages whose modules hold no state of a run. Those of users and plug-ins are imported by each trial.
 _SHARED_PACKAGES = ("dnntrain", "torch", "torchvision", "torchao", "timm", "numpy", "PIL", "matplotlib", "safetensors")
@@ -44,20 +44,16 @@ def main() -> int:
 
 def _serve(request: Mapping[str, Any], answers: IO[str]) -> int | None:
     """Fork the process of a trial and wait for its end; in that process, return its exit code."""
-    # What stays is not copied by the first collection of each trial.
-    gc.collect()
-    gc.freeze()
     receiver, sender = os.pipe()
     server = os.getpid()
-    pid = os.fork()
-    if pid == 0:
+    process = fork_process(request["environ"])
+    if process is None:
         answers.close()
         os.close(receiver)
         return _train(request, server, sender)
     os.close(sender)
-    print(json.dumps({"pid": pid}), file=answers, flush=True)
-    _, status = os.waitpid(pid, 0)
-    print(json.dumps({"exit": os.waitstatus_to_exitcode(status)}), file=answers, flush=True)
+    print(json.dumps({"pid": process.pid}), file=answers, flush=True)
+    print(json.dumps({"exit": process.wait()}), file=answers, flush=True)
     # Processes that the trial has left behind may hold the other end open.
     os.set_blocking(receiver, False)
     with os.fdopen(receiver, "rb") as pipe, suppress(BlockingIOError):
@@ -71,12 +67,9 @@ def _train(request: Mapping[str, Any], server: int, sender: int) -> int:
     from dnntrain.utils.processes import die_with_parent
 
     exit_at_once_on_signals()
-    os.setsid()
     mark_process(Path(request["folder"]))
     die_with_parent(server, signal.SIGTERM)
     _redirect(Path(request["folder"]) / "output.txt")
-    os.environ.clear()
-    os.environ.update(request["environ"])
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
     sys.argv = ["dnntrain.sweep.worker", request["folder"]]
@@ -94,8 +87,7 @@ def _train(request: Mapping[str, Any], server: int, sender: int) -> int:
 def _redirect(path: Path) -> None:
     from dnntrain.utils.files import open_file
 
-    with open_file(path, "ab") as output, Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+    with open_file(path, "ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
 

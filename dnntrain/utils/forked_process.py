@@ -1,4 +1,4 @@
-"""Fork the process of a rank from one that has imported torch."""
+"""Fork a process from one that has imported torch and done nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dnntrain.utils.processes import name_process
 
-
-class ForkedRank:
+class ForkedProcess:
     """A forked process, with the methods of `subprocess.Popen` that its parent needs.
 
     `returncode` is None until the process has ended; that of a signal is negative.
@@ -47,19 +45,18 @@ class ForkedRank:
         return self.returncode
 
 
-def fork_rank(environ: Mapping[str, str]) -> ForkedRank | None:
+def fork_process(environ: Mapping[str, str]) -> ForkedProcess | None:
     """Fork a process with a session, an environment and an empty input of its own; return None in it.
 
     The caller has started no thread. Signals that it blocks stay blocked in the process.
     """
-    # What stays is not copied by the first collection of each rank.
+    # What stays is not copied by the first collection of each process.
     gc.collect()
     gc.freeze()
     pid = os.fork()
     if pid:
-        return ForkedRank(pid)
+        return ForkedProcess(pid)
     os.setsid()
-    name_process(f"dnn rank {environ['RANK']}")
     signal.set_wakeup_fd(-1)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
