@@ -1,9 +1,9 @@
 """Cut resnet20 on Fashion-MNIST to half of its FLOPs, and compare its test accuracy with the whole network's.
 
-    python scripts/bench/pruned_accuracy.py FOLDER [--seeds 6] [--epochs 5] [--tune-epochs 4] [OVERRIDE …]
+    python scripts/bench/pruned_accuracy.py FOLDER [--seeds 6] [--epochs 5] [--tune-epochs 4] [--no-further] [OVERRIDE …]
 
 For each seed a network is trained (`whole`). It is cut and trained further, with the whole network as its teacher
-(`cut`); `further` is trained for as long without a cut. The verdicts are those of `dnntrain prove` with a margin of
+(`cut`); `further` is trained for as long without a cut, unless --no-further leaves it out. The verdicts are those of `dnntrain prove` with a margin of
 0.3 points. Runs that FOLDER has are not repeated, and the same line continues after an interruption.
 """
 
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--tune-epochs", type=int, default=4)
+    parser.add_argument("--no-further", action="store_true")
     options, overrides = parser.parse_known_args()
     folder = options.folder.absolute()
     accuracies: dict[str, list[float]] = {}
@@ -58,8 +59,9 @@ def main() -> None:
         lines = {
             "whole": (f"train.duration={options.epochs}ep",),
             "cut": (*tuning, *teaching, *CUT),
-            "further": (*tuning, *teaching),
         }
+        if not options.no_further:
+            lines["further"] = (*tuning, *teaching)
         for name, line in lines.items():
             run = folder / f"{name}-{seed}"
             accuracies.setdefault(name, []).append(float(run_training(run, (*words, *line))["test_accuracy"]))
