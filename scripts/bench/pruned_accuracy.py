@@ -3,8 +3,9 @@
     python scripts/bench/pruned_accuracy.py FOLDER [--seeds 6] [--epochs 5] [--tune-epochs 4] [--no-further] [OVERRIDE …]
 
 For each seed a network is trained (`whole`). It is cut and trained further, with the whole network as its teacher
-(`cut`); `further` is trained for as long without a cut, unless --no-further leaves it out. The verdicts are those of `dnntrain prove` with a margin of
-0.3 points. Runs that FOLDER has are not repeated, and the same line continues after an interruption.
+(`cut`); `further` is trained for as long without a cut, unless --no-further leaves it out. The verdicts are those of
+`dnntrain prove` with a margin of 0.3 points. Runs that FOLDER has are not repeated, and the same line continues after
+an interruption.
 """
 
 from __future__ import annotations
