@@ -6,12 +6,12 @@ compared with that of the line as it is, as for the goal of throughput.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import DnntrainError
+from dnntrain.tune.budget import Budget
 from dnntrain.tune.probe import ProbeRequest, measure_apart, run_probe
 from dnntrain.tune.speed import (
     LEAST_PROBE_S,
@@ -51,7 +51,7 @@ class MemoryProbe:
 
 def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedResult:
     """Try the settings one after the other; each must need less memory than the best line so far."""
-    started, result = time.monotonic(), SpeedResult()
+    budget, result = Budget(request.budget_s), SpeedResult()
     attempts = list_attempts(list_memory_settings(session, request.allow))
     say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(request.budget_s)}")
     peaks: list[float] = []
@@ -63,11 +63,12 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
     result.details = {"peak_mb": peaks, "max_slowdown": request.max_slowdown}
     needed = min(peaks) * (1 - _LEAST_SAVING) - 2 * abs(peaks[1] - peaks[0])
     for number, (word, grade) in enumerate(attempts):
-        if time.monotonic() - started > request.budget_s:
+        if not budget.has_time:
             note_skipped(result, attempts[number:], say)
             break
         words = replace_word(result.words, word)
-        probe = _try_words(session, ProbeRequest(request.line, [], words, grade), needed, min(peaks), request)
+        with budget.attempt():
+            probe = _try_words(session, ProbeRequest(request.line, [], words, grade), needed, min(peaks), request)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_memory(probe)}")
         if probe.verdict == "less memory" and probe.peak_mb is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
+from dnntrain.tune.budget import Budget
 from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
@@ -121,27 +122,27 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
 
     `total_steps` are those in which a slow start must pay; None: those of the run.
     """
-    started = time.monotonic()
+    budget = Budget(request.budget_s, FINAL_SHARE)
     line, total_steps = request.line, total_steps or session.plan.total_steps
     result = SpeedResult()
     attempts = list_attempts(list_speed_settings(session, request.allow))
     say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(request.budget_s)}")
     for number, (word, grade) in enumerate(attempts):
-        left_s = request.budget_s * (1 - FINAL_SHARE) - (time.monotonic() - started)
-        if left_s <= 0:
+        if not budget.has_time:
             note_skipped(result, attempts[number:], say)
             break
         tried = replace_word(result.words, word)
-        probe_s = max(LEAST_PROBE_S, left_s / (len(attempts) - number))
-        probe = run_probe(ProbeRequest(line, result.words, tried, grade), probe_s, total_steps, session)
+        probe_s = max(LEAST_PROBE_S, budget.left_s / (len(attempts) - number))
+        with budget.attempt():
+            probe = run_probe(ProbeRequest(line, result.words, tried, grade), probe_s, total_steps, session)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_probe(probe)}")
         if probe.verdict == "faster":
             result.words = tried
     if result.words:
-        left_s = max(LEAST_PROBE_S, request.budget_s - (time.monotonic() - started))
         grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "faster")
-        result.final = run_probe(ProbeRequest(line, [], result.words, grade), left_s, total_steps, session)
+        final_s = max(LEAST_PROBE_S, budget.final_s)
+        result.final = run_probe(ProbeRequest(line, [], result.words, grade), final_s, total_steps, session)
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":
             result.words = []

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.training import step_phases as phase
+from dnntrain.tune.budget import Budget
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, ROWS, SMALL_BATCH, list_remedies
@@ -71,18 +72,18 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
     note = describe_current_load() or ""
     if note:
         say(f"{note}. The figures below are rough; repeat on an idle machine")
-    started = time.monotonic()
+    started, budget = time.monotonic(), Budget(budget_s)
     say("measuring the phases of a step")
     step, rates = _measure(session, min(_MEASURE_S, budget_s / 4))
     remedies = list_remedies(session, step)
     tried: list[TriedRemedy] = []
     for number, remedy in enumerate(remedies):
-        left_s = budget_s - (time.monotonic() - started)
-        if left_s <= 0:
+        if not budget.has_time:
             break
-        probe_s = max(_LEAST_PROBE_S, left_s / (2 * (len(remedies) - number)))
+        probe_s = max(_LEAST_PROBE_S, budget.left_s / (2 * (len(remedies) - number)))
         request = ProbeRequest(line, (), remedy.words, remedy.grade, remedy.without, keeps_callbacks=True)
-        probe = run_probe(request, probe_s, session.plan.total_steps, session)
+        with budget.attempt():
+            probe = run_probe(request, probe_s, session.plan.total_steps, session)
         tried.append(TriedRemedy(remedy.kind, probe, remedy.without))
         say(f"{number + 1} of {len(remedies)}  {' '.join(remedy.words)}: {describe_probe(tried[-1].probe)}")
     tried.sort(key=lambda item: -(item.probe.ratio or (0.0,))[0])
