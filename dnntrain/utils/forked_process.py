@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,7 +56,6 @@ def fork_process(environ: Mapping[str, str]) -> ForkedProcess | None:
     if pid:
         return ForkedProcess(pid)
     os.setsid()
-    signal.set_wakeup_fd(-1)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.environ.clear()
