@@ -18,13 +18,16 @@ class Budget:
         self._seconds = seconds
         self._final_share = final_share
         self._shortest_s = 0.0
+        self._longest_kept_s = 0.0
+        self._last_s = 0.0
         self._started = time.monotonic()
 
     @property
     def left_s(self) -> float:
         """Seconds for further attempts."""
-        kept_s = max(self._final_share * self._seconds, self._shortest_s) if self._final_share else 0.0
-        return self.final_s - kept_s
+        if not self._final_share:
+            return self.final_s
+        return self.final_s - max(self._final_share * self._seconds, self._shortest_s, self._longest_kept_s)
 
     @property
     def final_s(self) -> float:
@@ -41,5 +44,9 @@ class Budget:
         """Note how long the block takes."""
         started = time.monotonic()
         yield
-        took_s = time.monotonic() - started
-        self._shortest_s = min(self._shortest_s or took_s, took_s)
+        self._last_s = time.monotonic() - started
+        self._shortest_s = min(self._shortest_s or self._last_s, self._last_s)
+
+    def expect_final(self) -> None:
+        """Note that a last measurement follows, which takes as long as the attempt before this call."""
+        self._longest_kept_s = max(self._longest_kept_s, self._last_s)

@@ -68,7 +68,8 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
             break
         words = replace_word(result.words, word)
         with budget.attempt():
-            probe = _try_words(session, ProbeRequest(request.line, [], words, grade), needed, min(peaks), request)
+            probe_request = ProbeRequest(request.line, [], words, grade, ends_early=False)
+            probe = _try_words(session, probe_request, needed, min(peaks), request, budget.left_s)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_memory(probe)}")
         if probe.verdict == "less memory" and probe.peak_mb is not None:
@@ -82,9 +83,14 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
 
 
 def _try_words(
-    session: Session, probe_request: ProbeRequest, needed_mb: float, base_mb: float, request: SpeedRequest
+    session: Session,
+    probe_request: ProbeRequest,
+    needed_mb: float,
+    base_mb: float,
+    request: SpeedRequest,
+    limit_s: float,
 ) -> MemoryProbe:
-    """Measure the peak of the new line and, if it is below `needed_mb`, its speed."""
+    """Measure the peak of the new line and, if it is below `needed_mb`, its speed for `limit_s` seconds at most."""
     words = tuple(probe_request.new)
     probe = MemoryProbe(words, probe_request.grade.value)
     peak = _measure_peak(session, request, words)
@@ -93,7 +99,7 @@ def _try_words(
     probe = replace(probe, peak_mb=(base_mb, peak))
     if peak > needed_mb:
         return replace(probe, verdict="not less memory")
-    speed = run_probe(probe_request, LEAST_PROBE_S, None, session)
+    speed = run_probe(probe_request, LEAST_PROBE_S, None, session, limit_s)
     if speed.ratio is None or speed.verdict == "other losses":
         return replace(probe, ratio=speed.ratio, verdict=speed.verdict)
     is_slow = speed.ratio[0] < 1 - request.max_slowdown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError
 from dnntrain.tune.lines import Line
-from dnntrain.tune.speed_worker import FIRST_STEPS, answer_request, open_line
+from dnntrain.tune.speed_worker import answer_request, open_line
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def measure_memory(request: Mapping[str, Any], world: World | None = None) -> di
 
     config = Line.from_json(request["line"]).decode(request["words"])
     line = open_line(config, keeps_callbacks=True, world=world or World())
-    line.run(FIRST_STEPS)
+    line.make_first_steps()
     peak_bytes = read_peak_bytes(line.device)
     peaks = gather_tensors(torch.tensor([peak_bytes]), "cpu")
-    line.trainer.close()
+    line.close()
     return {"peak_mb": round(max(map(int, peaks)) / 2**20, 1)}
 
 

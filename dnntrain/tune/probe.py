@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.lines import Line
 from dnntrain.tune.search import measure_on_ranks
 from dnntrain.utils.json_files import read_json, write_json
-from dnntrain.utils.units import format_seconds
+from dnntrain.utils.units import format_seconds, pluralize
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -42,7 +42,9 @@ class Probe:
     ratio     [median, low, high] of the old time of an example over the new one: above 1 is faster
     startup_s seconds that the new line needs more before its first fast step, as for compiling
     loss_difference  largest relative difference of the first losses
-    verdict   "faster", "not faster", "starts too slowly", "other losses" or the reason of a failure
+    verdict   "faster", "not faster", "starts too slowly", "other losses", "undecided …", or the reason
+              of a failure
+    pairs     pairs of blocks that were timed
     """
 
     words: tuple[str, ...]
@@ -51,6 +53,7 @@ class Probe:
     startup_s: float = 0.0
     loss_difference: float = 0.0
     verdict: str = ""
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class ProbeRequest:
     without          a choice of the old line that the new one lacks, as `reg.sam`
     keeps_callbacks  whether both have the monitors and the rows of the run; else they have a row for
                      each step, whose losses are compared
+    ends_early       whether the comparison may end without an interval if the new line is slower
     """
 
     line: Line
@@ -68,28 +72,40 @@ class ProbeRequest:
     grade: SpeedGrade
     without: str = ""
     keeps_callbacks: bool = False
+    ends_early: bool = True
 
-    def as_json(self, seconds: float) -> dict[str, Any]:
+    def as_json(self, seconds: float, limit_s: float) -> dict[str, Any]:
         """Return the request as plain values, for the worker process."""
         return {
             "line": self.line.as_json(),
             "words": [list(self.old), list(self.new)],
             "without": self.without,
             "keeps_callbacks": self.keeps_callbacks,
+            "ends_early": self.ends_early,
             "seconds": seconds,
+            "limit_s": limit_s,
         }
 
 
-def run_probe(request: ProbeRequest, seconds: float, total_steps: int | None, session: Session | None = None) -> Probe:
+def run_probe(
+    request: ProbeRequest,
+    seconds: float,
+    total_steps: int | None,
+    session: Session | None = None,
+    limit_s: float | None = None,
+) -> Probe:
     """Compare two lines in processes of their own: a probe without memory ends there.
 
-    `session` is that of the line as it is; a layout of several ranks is measured on its ranks.
+    It takes about `seconds`, or as long as the pairs of blocks need that an interval is made of, but
+    at most `limit_s` (default: five minutes more than `seconds`). `session` is that of the line as it
+    is; a layout of several ranks is measured on its ranks.
     """
     words, grade = tuple(request.new), request.grade.value
-    measured = measure_apart("probe", request.as_json(seconds), seconds, session)
+    limit_s = seconds + _START_S if limit_s is None else max(limit_s, seconds)
+    measured = measure_apart("probe", request.as_json(seconds, limit_s), limit_s, session)
     if "error" in measured:
         return Probe(words, grade, verdict=measured["error"])
-    return judge(Probe(words, grade), measured, total_steps)
+    return judge(Probe(words, grade, pairs=measured["pairs"]), measured, total_steps)
 
 
 def measure_apart(
@@ -133,9 +149,13 @@ def measure_apart(
 def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) -> Probe:
     """Return the probe with its verdict, from the measurements of the worker process.
 
-    measured  `ratio` [median, low, high], `startup_s`, `step_s` of both lines, and the first
-              `losses` of both
+    measured  `ratio` [median, low, high] or None without an interval, `median`, the median alone,
+              `startup_s`, `step_s` of both lines, and the first `losses` of both
     """
+    if measured["ratio"] is None:
+        verdict = "not faster" if measured["median"] < 1 else "undecided"
+        after = pluralize(measured["pairs"], "pair")
+        return replace(probe, verdict=f"{verdict}: {measured['median']:.2f} × as fast after {after} of blocks")
     first, second = measured["losses"]
     difference = max(
         (abs(new - old) / max(abs(old), 1e-12) for old, new in zip(first, second, strict=True)), default=0.0
@@ -153,7 +173,9 @@ def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) ->
         verdict = f"starts too slowly: pays after {pays_after} steps, and this run has {total_steps}"
     else:
         verdict = "faster"
-    return Probe(probe.words, probe.grade, tuple(measured["ratio"]), startup_s, difference, verdict)
+    return replace(
+        probe, ratio=tuple(measured["ratio"]), startup_s=startup_s, loss_difference=difference, verdict=verdict
+    )
 
 
 def describe_probe(probe: Probe) -> str:

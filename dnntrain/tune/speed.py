@@ -134,15 +134,18 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
         tried = replace_word(result.words, word)
         probe_s = max(LEAST_PROBE_S, budget.left_s / (len(attempts) - number))
         with budget.attempt():
-            probe = run_probe(ProbeRequest(line, result.words, tried, grade), probe_s, total_steps, session)
+            request_of_pair = ProbeRequest(line, result.words, tried, grade)
+            probe = run_probe(request_of_pair, probe_s, total_steps, session, budget.left_s)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_probe(probe)}")
         if probe.verdict == "faster":
             result.words = tried
+            budget.expect_final()
     if result.words:
         grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "faster")
         final_s = max(LEAST_PROBE_S, budget.final_s)
-        result.final = run_probe(ProbeRequest(line, [], result.words, grade), final_s, total_steps, session)
+        whole = ProbeRequest(line, [], result.words, grade, ends_early=False)
+        result.final = run_probe(whole, final_s, total_steps, session)
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":
             result.words = []

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,43 +28,82 @@ if TYPE_CHECKING:
     from dnntrain.run.session import Session
     from dnntrain.training.trainer import Trainer
 
-#: First steps of a line, whose losses are compared and whose time is its start.
-FIRST_STEPS = 8
+#: First steps of a line, whose losses are compared and whose time is its start; fewer if steps are slow.
+FIRST_STEPS, _FEWEST_FIRST_STEPS = 8, 3
+#: Seconds after which no further first step is made.
+_FIRST_STEPS_S = 4.0
 #: Seconds of a block of steps.
 _BLOCK_S = 0.2
 #: Pairs of blocks at least and at most; an interval of 95 % that is looked at after each pair needs six.
 _MIN_PAIRS, _MAX_PAIRS = 6, 40
+#: A probe ends after so many pairs if the new line is slower in each.
+_LOST_PAIRS = 3
 #: A trainer of a probe is built for so many steps; it never makes them all.
 _STEPS = 1_000_000
 
 
 @dataclass
 class TimedLine:
-    """A trainer that makes its steps when asked.
+    """A trainer that makes its steps when asked; its reading processes are stopped in between.
 
-    ahead  steps whose batches may be ready before a block begins: its readers work meanwhile
+    Stopped readers take no core from the other line, and prepare no batches that would make the next
+    block look faster than it is.
     """
 
     trainer: Trainer
     steps: Iterator[int]
     threads: int
     examples: int
-    ahead: int
     device: str
     losses: list[float] = field(default_factory=list)
     first_s: float = 0.0
+    last_step_s: float = 0.0
+    readers: frozenset[int] = frozenset()
+
+    def make_first_steps(self, count: int | None = None) -> int:
+        """Make the first steps and return their number: `count`, or as many as fit into the time for them."""
+        from dnntrain.tune.step_time import agree
+
+        others = _list_children()
+        started = time.perf_counter()
+        made = 0
+        while made < (FIRST_STEPS if count is None else count):
+            self.last_step_s = self.run(1)
+            made += 1
+            is_late = time.perf_counter() - started > _FIRST_STEPS_S
+            if count is None and made >= _FEWEST_FIRST_STEPS and agree(is_late):
+                break
+        self.first_s = time.perf_counter() - started
+        self.readers = _list_children() - others
+        self._signal_readers(signal.SIGSTOP)
+        return made
 
     def run(self, count: int) -> float:
         """Make `count` steps and return the seconds that they took."""
         from dnntrain.utils.hardware import use_threads
 
         use_threads(self.threads)
-        for _ in range(self.ahead):
-            next(self.steps)
+        self._signal_readers(signal.SIGCONT)
         started = time.perf_counter()
         for _ in range(count):
             next(self.steps)
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._signal_readers(signal.SIGSTOP)
+        return seconds
+
+    def close(self) -> None:
+        """End the readers and the trainer."""
+        self._signal_readers(signal.SIGCONT)
+        self.trainer.close()
+
+    def _signal_readers(self, number: int) -> None:
+        for pid in self.readers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _list_children() -> frozenset[int]:
+    return frozenset(child.pid for child in multiprocessing.active_children() if child.pid is not None)
 
 
 def main() -> int:
@@ -91,40 +134,63 @@ def measure_probe(session: Session, request: Mapping[str, Any]) -> dict[str, Any
 def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dict[str, Any]:
     """Train both lines in turns: A B B A A B …, and return their times and first losses.
 
-    All ranks of `world` make the same steps, as many as the clock of the main rank says.
+    All ranks of `world` make the same steps, as many as the clock of the main rank says. `ratio` is
+    [median, low, high], or None with fewer pairs than an interval needs: then the new line was slower
+    in each, or `limit_s` seconds were over.
     """
-    from dnntrain.tune.step_time import agree
-
+    limit = time.perf_counter() + float(request["limit_s"])
     base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
     old, new = request["words"]
     configs = base.decode(old), base.decode(new, request["without"])
     lines = [open_line(config, keeps_callbacks, world or World()) for config in configs]
+    first_steps = lines[0].make_first_steps()
+    lines[1].make_first_steps(first_steps)
+    first_losses = [list(line.losses[:first_steps]) for line in lines]
     examples = lines[1].examples / lines[0].examples
+    times = _time_in_turns(lines, examples, float(request["seconds"]), limit, bool(request["ends_early"]))
     for line in lines:
-        line.first_s = line.run(FIRST_STEPS)
-    first_losses = [list(line.losses[:FIRST_STEPS]) for line in lines]
-    counts = [agree(max(1, round(_BLOCK_S / max(line.run(3) / 3, 1e-6)))) for line in lines]
-    deadline = time.perf_counter() + float(request["seconds"])
-    times: tuple[list[float], list[float]] = ([], [])
-    ratio = Ratio(1.0, 0.0, math.inf)
-    while len(times[0]) < _MAX_PAIRS:
-        for side in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
-            times[side].append(lines[side].run(counts[side]) / counts[side])
-        if len(times[0]) < _MIN_PAIRS:
-            continue
-        ratio = compare_times(*times, examples)
-        if agree(not ratio.low <= 1.0 <= ratio.high or time.perf_counter() > deadline):
-            break
-    for line in lines:
-        line.trainer.close()
-    step_s = [sorted(values)[len(values) // 2] for values in times]
-    startup_s = (lines[1].first_s - FIRST_STEPS * step_s[1]) - (lines[0].first_s - FIRST_STEPS * step_s[0])
+        line.close()
+    step_s = [statistics.median(values) for values in times]
+    startup_s = (lines[1].first_s - first_steps * step_s[1]) - (lines[0].first_s - first_steps * step_s[0])
     return {
-        "ratio": list(ratio),
+        "ratio": list(compare_times(*times, examples)) if len(times[0]) >= _MIN_PAIRS else None,
+        "median": compute_median_ratio(*times, examples),
+        "pairs": len(times[0]),
         "step_s": step_s,
         "startup_s": startup_s,
         "losses": first_losses,
     }
+
+
+def _time_in_turns(
+    lines: Sequence[TimedLine], examples: float, seconds: float, limit: float, ends_early: bool
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of a step in each block, pair by pair, of both lines.
+
+    It ends as soon as the interval excludes 1, or after `seconds` with the pairs that an interval
+    needs. It ends without these pairs if the clock has passed `limit`, too, or if it `ends_early` and
+    the new line lost each of the first pairs.
+    """
+    from dnntrain.tune.step_time import agree
+
+    counts = [agree(max(1, round(_BLOCK_S / max(line.last_step_s, 1e-6)))) for line in lines]
+    deadline = time.perf_counter() + seconds
+    times: tuple[list[float], list[float]] = ([], [])
+    while len(times[0]) < _MAX_PAIRS:
+        for side in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
+            times[side].append(lines[side].run(counts[side]) / counts[side])
+        now = time.perf_counter()
+        if len(times[0]) < _MIN_PAIRS:
+            is_lost = len(times[0]) == _LOST_PAIRS and all(
+                before * examples < after for before, after in zip(*times, strict=True)
+            )
+            is_over = now > max(deadline, limit) or (ends_early and is_lost)
+        else:
+            ratio = compare_times(*times, examples)
+            is_over = not ratio.low <= 1.0 <= ratio.high or now > deadline
+        if agree(is_over):
+            break
+    return times
 
 
 class Ratio(NamedTuple):
@@ -144,13 +210,16 @@ def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -
     """
     differences = [math.log(before / after * examples) for before, after in zip(old, new, strict=True)]
     interval = compute_effect_interval(differences)
-    return Ratio(*(math.exp(value) for value in (statistics.median(differences), interval.low, interval.high)))
+    return Ratio(compute_median_ratio(old, new, examples), math.exp(interval.low), math.exp(interval.high))
+
+
+def compute_median_ratio(old: Sequence[float], new: Sequence[float], examples: float) -> float:
+    """Return the median over pairs of the ratio of `compare_times`."""
+    return statistics.median(before / after * examples for before, after in zip(old, new, strict=True))
 
 
 def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLine:
     """Build the trainer of a line."""
-    from dnntrain.input.streaming import PREFETCHED
-    from dnntrain.input.worker_replies import choose_worker_count
     from dnntrain.run.scratch import build_scratch_trainer
     from dnntrain.run.session import open_session
     from dnntrain.training.loop import iterate_steps
@@ -165,8 +234,7 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLi
     trainer = build_scratch_trainer(session, _STEPS, record_loss, keeps_callbacks)
     trainer.start_session()
     plan = session.plan
-    ahead = 0 if plan.data.resident else PREFETCHED * choose_worker_count(config.data.num_workers, 1)
-    return TimedLine(trainer, iterate_steps(trainer.loop), plan.threads, plan.batch_size, ahead, session.device, losses)
+    return TimedLine(trainer, iterate_steps(trainer.loop), plan.threads, plan.batch_size, session.device, losses)
 
 
 if __name__ == "__main__":

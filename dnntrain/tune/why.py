@@ -83,7 +83,7 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
         probe_s = max(_LEAST_PROBE_S, budget.left_s / (2 * (len(remedies) - number)))
         request = ProbeRequest(line, (), remedy.words, remedy.grade, remedy.without, keeps_callbacks=True)
         with budget.attempt():
-            probe = run_probe(request, probe_s, session.plan.total_steps, session)
+            probe = run_probe(request, probe_s, session.plan.total_steps, session, budget.left_s)
         tried.append(TriedRemedy(remedy.kind, probe, remedy.without))
         say(f"{number + 1} of {len(remedies)}  {' '.join(remedy.words)}: {describe_probe(tried[-1].probe)}")
     tried.sort(key=lambda item: -(item.probe.ratio or (0.0,))[0])

@@ -123,7 +123,7 @@ def compare_with_all(words: list[str], kept: list[str], allow: SpeedGrade) -> No
                 best, best_words = probe.ratio[0], tried
     print(f"  best of all: {best:.2f} × {' '.join(best_words) or 'the line as it is'}")
     if best_words != kept:
-        probe = run_probe(ProbeRequest(Line(tuple(words)), kept, best_words, allow), 20.0, None)
+        probe = run_probe(ProbeRequest(Line(tuple(words)), kept, best_words, allow, ends_early=False), 20.0, None)
         print(f"  the best beside the settings that were found: {describe_probe(probe)}", flush=True)
 
 

@@ -53,3 +53,12 @@ def test_the_time_of_an_attempt_is_kept_for_the_last_measurement(monkeypatch: py
     assert (budget.left_s, budget.final_s) == (80.0, 100.0)
     try_all(clock, budget, [30.0])
     assert (budget.left_s, budget.final_s) == (40.0, 70.0)
+
+
+def test_a_setting_that_was_kept_needs_its_time_again_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that lose take less time than those that win, and only the winners are measured again."""
+    clock = Clock(monkeypatch)
+    budget = Budget(100.0, 0.2)
+    try_all(clock, budget, [5.0, 35.0])
+    budget.expect_final()
+    assert budget.left_s == 60.0 - 35.0

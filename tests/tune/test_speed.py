@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,11 @@ from dnntrain.config.decode import decode_config
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
 from dnntrain.tune import speed_settings
-from dnntrain.tune.probe import Probe, describe_probe, judge
+from dnntrain.tune.lines import Line
+from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
 from dnntrain.tune.speed_settings import list_speed_settings
-from dnntrain.tune.speed_worker import compare_times
+from dnntrain.tune.speed_worker import TimedLine, compare_times, open_line
 from dnntrain.utils.world import World
 
 FASTER: dict[str, Any] = {
@@ -57,6 +61,19 @@ def test_a_slow_start_must_pay_within_the_run() -> None:
     assert judge_with(startup_s=30.0, total_steps=5000).verdict == "faster"
     assert judge_with(startup_s=30.0, total_steps=None).verdict == "faster"
     assert "starts 30" in describe_probe(probe)
+
+
+@pytest.mark.parametrize(
+    ("median", "pairs", "verdict"),
+    [
+        (0.84, 3, "not faster: 0.84 × as fast after 3 pairs of blocks"),
+        (1.3, 1, "undecided: 1.30 × as fast after 1 pair of blocks"),
+    ],
+)
+def test_without_an_interval_no_setting_is_kept(median: float, pairs: int, verdict: str) -> None:
+    measured = {**FASTER, "ratio": None, "median": median, "pairs": pairs}
+    probe = judge(Probe(("train.compile=on",), "rounding", pairs=pairs), measured, 1000)
+    assert (probe.ratio, probe.verdict, describe_probe(probe)) == (None, verdict, verdict)
 
 
 def test_a_larger_batch_saves_time_though_its_steps_are_longer() -> None:
@@ -112,6 +129,53 @@ def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.Captur
     assert main(["tune", "speed", *line, "--budget", "1", "--json", "-q", "--allow", "rounding"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert len(result["probes"]) + len(result["skipped"]) >= 2
-    first = result["probes"][0]
-    assert first["ratio"][1] <= first["ratio"][0] <= first["ratio"][2]
-    assert first["verdict"] in ("faster", "not faster", "other losses")
+    assert all(probe["pairs"] >= 1 for probe in result["probes"])
+    for probe in result["probes"]:
+        if probe["ratio"] is None:
+            assert probe["verdict"].partition(":")[0] in ("not faster", "undecided")
+        else:
+            assert probe["ratio"][1] <= probe["ratio"][0] <= probe["ratio"][2]
+            assert probe["verdict"] in ("faster", "not faster", "other losses")
+
+
+def assert_stopped(lines: Sequence[TimedLine]) -> None:
+    """All reading processes are stopped, which the kernel may do a moment after it was asked."""
+    paths = [Path(f"/proc/{pid}/stat") for line in lines for pid in line.readers]
+    deadline = time.monotonic() + 5
+    while (states := {path.read_text().rpartition(") ")[2][0] for path in paths}) != {"T"}:
+        assert time.monotonic() < deadline, states
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs the states of processes")
+def test_readers_are_stopped_between_the_blocks_of_their_line() -> None:
+    """Two lines in one process: each has readers of its own."""
+    words = ["data=digits", "model=mlp", "data.pipeline=streaming", "data.num_workers=2", "train.max_examples=200"]
+    lines = [open_line(decode_config(compose(words)), False, World()) for _ in range(2)]
+    for line in lines:
+        assert line.make_first_steps(3) == 3
+    try:
+        assert [len(line.readers) for line in lines] == [2, 2]
+        assert not lines[0].readers & lines[1].readers
+        assert_stopped(lines)
+        assert lines[0].run(5) > 0  # more steps than batches were prepared
+        assert_stopped(lines)
+    finally:
+        for line in lines:
+            line.close()
+    assert not any(Path(f"/proc/{pid}").exists() for line in lines for pid in line.readers)
+
+
+@pytest.mark.slow
+def test_a_probe_of_slow_steps_ends_at_its_limit(tmp_path: Path) -> None:
+    """A step takes 0.64 s: no six pairs fit into two seconds."""
+    file = tmp_path / "waiting.py"
+    file.write_text("import time\n\ndef wait(image, generator):\n    time.sleep(0.02)\n    return image\n")
+    words = ("data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}")
+    line = Line((*words, "data.pipeline=streaming", "data.num_workers=1", "train.max_examples=200"))
+    request = ProbeRequest(line, (), ("train.cpu_threads=1",), SpeedGrade.ROUNDING, ends_early=False)
+    probe = run_probe(request, 1.0, None, limit_s=2.0)
+    assert probe.pairs < 6
+    assert probe.ratio is None
+    assert "after" in probe.verdict

@@ -170,9 +170,8 @@ def test_bf16_is_a_remedy_of_a_run_in_fp32_where_the_processor_computes_it_fast(
     remedies = [remedy for remedy in list_remedies(session, step) if remedy.words == ("precision=bf16",)]
     assert [(remedy.kind, remedy.grade) for remedy in remedies] == [(COMPUTE, SpeedGrade.STATISTICAL)]
     probe = run_probe(ProbeRequest(line, (), ("precision=bf16",), SpeedGrade.STATISTICAL), 10.0, None)
-    assert probe.ratio is not None
     is_fast = bool({"amx_bf16", "avx512_bf16"} & set(session.hardware.cpu_features))
-    assert probe.verdict == ("faster" if is_fast else "not faster")
+    assert probe.verdict.partition(":")[0] == ("faster" if is_fast else "not faster")
 
 
 @pytest.mark.slow
@@ -237,7 +236,7 @@ def test_the_waiting_for_other_ranks_is_named_and_a_smaller_bucket_is_tried(caps
 @pytest.mark.slow
 def test_two_lines_are_compared_on_their_ranks() -> None:
     line = Line((*SMALL, "parallel=ddp", "launch.nproc=2"))
-    request = ProbeRequest(line, (), ("parallel.bucket_size_mb=5",), SpeedGrade.ROUNDING)
+    request = ProbeRequest(line, (), ("parallel.bucket_size_mb=5",), SpeedGrade.ROUNDING, ends_early=False)
     probe = run_probe(request, 0.1, None, open_session(line.decode(), World()))
     assert probe.ratio is not None
     assert probe.loss_difference <= 1e-5
