@@ -3,6 +3,7 @@
     python scripts/bench/tune_speed.py                              # about 15 minutes
     python scripts/bench/tune_speed.py --exhaustive                 # about two hours
     python scripts/bench/tune_speed.py --only mlp --budget 10 --images 40
+    python scripts/bench/tune_speed.py --words precision=fp32 --allow statistical    # where bf16 is fast
 
 For each configuration: the settings that were found, the ratio of the time of a step without them to that with
 them (from the last measurement, in a process of its own), its interval, and the seconds that the search took. With
@@ -41,13 +42,15 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=120.0)
     parser.add_argument("--images", type=int, default=2000, help="JPEG files of the folder")
     parser.add_argument("--allow", default="rounding")
+    parser.add_argument("--words", nargs="*", default=[], help="further overrides, as precision=fp32")
     parser.add_argument("--exhaustive", action="store_true")
     options = parser.parse_args()
     if (load := describe_current_load()) is not None:
         print(f"note: {load}")
     with tempfile.TemporaryDirectory() as folder:
         lines = make_lines(Path(folder), options.images, options.only)
-        for name, words in lines.items():
+        for name, line in lines.items():
+            words = [*line, *options.words]
             answer = search(words, options.budget, options.allow)
             final = answer["final"]
             ratio = "1.00 ×" if final is None else "{:.2f} × ({:.2f} to {:.2f})".format(*final["ratio"])
