@@ -74,8 +74,7 @@ class DataChoice(Choice):
         if facts.is_resident:
             return ()
         counts = dict.fromkeys((1, 2, facts.cores, 2 * facts.cores))
-        present = facts.cores if self.num_workers is None else self.num_workers
-        values = tuple(str(count) for count in counts if count != present)
+        values = tuple(str(count) for count in counts if count != facts.workers)
         return (SpeedSetting("data.num_workers", SpeedGrade.BITWISE, values),)
 
     def without_download(self) -> Self:

@@ -36,9 +36,11 @@ class SpeedFacts:
     is_resident  whether the data is in memory
     is_float32   whether all numbers are float32
     ranks        ranks of the layout
+    workers      reading processes of a rank
     """
 
     cores: int
     is_resident: bool
     is_float32: bool
     ranks: int = 1
+    workers: int = 0

@@ -35,9 +35,7 @@ def measure_attainable_rates(device: str, dtype: torch.dtype | None) -> Attainab
     """Measure the rates of `device` with the threads of this process; `dtype` None: float32."""
     device_type = torch.device(device).type
     synchronize = make_synchronizer(device)
-    width = _MATRIX_WIDTH.get(device_type, _DEFAULT_WIDTH)
-    left, right = (torch.randn(width, width, device=device).to(dtype or torch.float32) for _ in range(2))
-    flops = 2 * width**3 / _time_best(lambda: left @ right, synchronize)
+    flops = measure_product_rate(device, dtype or torch.float32)
     source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy_bytes = 2 * _COPY_BYTES / _time_best(lambda: target.copy_(source), synchronize)
@@ -46,6 +44,13 @@ def measure_attainable_rates(device: str, dtype: torch.dtype | None) -> Attainab
         host = torch.zeros(_COPY_BYTES, dtype=torch.uint8).pin_memory()
         transfer_bytes = _COPY_BYTES / _time_best(lambda: target.copy_(host, non_blocking=True), synchronize)
     return AttainableRates(flops, copy_bytes, transfer_bytes)
+
+
+def measure_product_rate(device: str, dtype: torch.dtype) -> float:
+    """Return the operations per second of a matrix product with the threads of this process."""
+    width = _MATRIX_WIDTH.get(torch.device(device).type, _DEFAULT_WIDTH)
+    left, right = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
+    return 2 * width**3 / _time_best(lambda: left @ right, make_synchronizer(device))
 
 
 def make_synchronizer(device: str) -> Callable[[], None]:

@@ -77,7 +77,7 @@ def find_fast_export(session: Session, request: SpeedRequest, say: Say) -> Speed
             for export in (None, *(item for item in exports if item.name in cards))
             for threads in _list_thread_counts()
         ]
-        block_s = request.budget_s * _TIMING_SHARE / (len(entries) * len(request.batches) * _ROUNDS)
+        block_s = request.choose_budget_s() * _TIMING_SHARE / (len(entries) * len(request.batches) * _ROUNDS)
         results = measure_candidates(
             [_make_candidate(entry, run, folder) for entry in entries],
             request.batches,

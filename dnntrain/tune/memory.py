@@ -51,9 +51,10 @@ class MemoryProbe:
 
 def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedResult:
     """Try the settings one after the other; each must need less memory than the best line so far."""
-    budget, result = Budget(request.budget_s), SpeedResult()
+    budget_s = request.choose_budget_s()
+    budget, result = Budget(budget_s), SpeedResult()
     attempts = list_attempts(list_memory_settings(session, request.allow))
-    say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(request.budget_s)}")
+    say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}")
     peaks: list[float] = []
     for _ in range(2):
         peak = _measure_peak(session, request, [])

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dnntrain.config.groups import LISTS
+from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
+from dnntrain.tune.roofline import compute_bound
 from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
@@ -53,10 +55,10 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
     compute_share = step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
     waiting_share = step.get_share(phase.COMMUNICATION)
     remedies = [
-        *_list_data_remedies(session, _bound(step.get_share(phase.DATA, phase.HOST_TO_DEVICE))),
+        *_list_data_remedies(session, compute_bound(step.get_share(phase.DATA, phase.HOST_TO_DEVICE))),
         *_list_callback_remedies(session, step),
-        *_list_row_remedies(session, _bound(step.get_share(phase.EVENTS))),
-        *_list_batch_remedies(session, _bound(compute_share + waiting_share)),
+        *_list_row_remedies(session, compute_bound(step.get_share(phase.EVENTS))),
+        *_list_batch_remedies(session, compute_bound(compute_share + waiting_share)),
     ]
     for setting in list_speed_settings(session, SpeedGrade.STATISTICAL):
         section = setting.key.partition(".")[0]
@@ -64,27 +66,22 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
             continue
         kind, share = (COMMUNICATION, waiting_share) if section == "parallel" else (COMPUTE, compute_share)
         remedies += [
-            Remedy(kind, (f"{setting.key}={value}",), setting.grade, _bound(share)) for value in setting.values
+            Remedy(kind, (f"{setting.key}={value}",), setting.grade, compute_bound(share)) for value in setting.values
         ]
     kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
     return sorted(kept, key=lambda remedy: -remedy.bound)
-
-
-def _bound(share: float) -> float:
-    """Return the ratio of times if a share of the step took none."""
-    return 1 / max(1 - share, 0.01)
 
 
 def _list_data_remedies(session: Session, bound: float) -> Iterator[Remedy]:
     if session.plan.data.resident:
         return
     cores = count_cores()
-    present = session.config.data.num_workers
-    counts = sorted({2 * cores, 4 * cores, 8} - {present}, key=lambda count: (count != 2 * cores, count))
+    present = choose_worker_count(session.config.data.num_workers, session.plan.ranks)
+    counts = sorted({2 * cores, 4 * cores, 8}, key=lambda count: (count != 2 * cores, count))
     if not session.plan.data.is_read_again and session.config.data.pipeline == "streaming":
         yield Remedy(DATA, ("data.pipeline=resident",), SpeedGrade.BITWISE, bound)
     for count in counts:
-        if present is None or count > present:
+        if count > present:
             yield Remedy(DATA, (f"data.num_workers={count}",), SpeedGrade.BITWISE, bound)
 
 
@@ -98,7 +95,7 @@ def _list_callback_remedies(session: Session, step: StepTime) -> Iterator[Remedy
         if setting != name and group in LISTS and choice:
             others = [other for other in choices[group] if other != choice]
             word = f"{group}=[{','.join(others)}]"
-            yield Remedy(CALLBACKS, (word,), SpeedGrade.STATISTICAL, _bound(seconds / total), setting)
+            yield Remedy(CALLBACKS, (word,), SpeedGrade.STATISTICAL, compute_bound(seconds / total), setting)
 
 
 def _list_row_remedies(session: Session, bound: float) -> Iterator[Remedy]:

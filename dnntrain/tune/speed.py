@@ -20,6 +20,7 @@ from dnntrain.tune.budget import Budget
 from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
+from dnntrain.tune.roofline import LEAST_GAIN, measure_roofline
 from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_seconds, pluralize
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 #: Seconds of a probe at least, and the share of the budget that is kept for the last measurement.
 LEAST_PROBE_S = 4.0
 FINAL_SHARE = 0.2
+#: Seconds of a search by default; for a long run a share of its time, up to a limit.
+_BUDGET_S, _RUN_SHARE, _LONGEST_BUDGET_S = 120.0, 0.1, 600.0
+#: Seconds in which the phases of a step are measured, and their share of the budget at most.
+_PHASES_S, _PHASES_SHARE = 4.0, 0.05
 
 Say = Callable[[str], None]
 
@@ -40,6 +45,7 @@ Say = Callable[[str], None]
 class SpeedRequest:
     """The question of a search: the line, the goal, and the limits.
 
+    budget_s      time to measure; None: see `choose_budget_s`
     max_slowdown  the share of its speed that a line may lose for less memory
     batches       batch sizes at which the latency is measured
     """
@@ -47,7 +53,7 @@ class SpeedRequest:
     overrides: tuple[str, ...]
     config_dir: Path | None = None
     goal: Goal = field(default_factory=Goal)
-    budget_s: float = 120.0
+    budget_s: float | None = None
     allow: SpeedGrade = SpeedGrade.ROUNDING
     max_slowdown: float = 0.2
     batches: tuple[int, ...] = (1,)
@@ -56,6 +62,12 @@ class SpeedRequest:
     def line(self) -> Line:
         """The line as it is."""
         return Line(self.overrides, self.config_dir)
+
+    def choose_budget_s(self, run_s: float = 0.0) -> float:
+        """Return the seconds to measure: two minutes, or a tenth of a longer run, unless the request names them."""
+        if self.budget_s is not None:
+            return self.budget_s
+        return min(_LONGEST_BUDGET_S, max(_BUDGET_S, _RUN_SHARE * run_s))
 
     def make_training_command(self, words: Sequence[str]) -> list[str]:
         """Return the command that trains a line of `words` in a process of its own."""
@@ -122,11 +134,19 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
 
     `total_steps` are those in which a slow start must pay; None: those of the run.
     """
-    budget = Budget(request.budget_s, FINAL_SHARE)
     line, total_steps = request.line, total_steps or session.plan.total_steps
-    result = SpeedResult()
-    attempts = list_attempts(list_speed_settings(session, request.allow))
-    say(f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(request.budget_s)}")
+    started, result = time.monotonic(), SpeedResult()
+    say("measuring the phases of a step")
+    roofline = measure_roofline(session, min(_PHASES_S, _PHASES_SHARE * request.choose_budget_s()))
+    budget_s = request.choose_budget_s(roofline.step.seconds * (total_steps or 0))
+    attempts, hopeless = roofline.order_attempts(list_speed_settings(session, request.allow))
+    result.details = {"step": asdict(roofline.step), "left_out": dict(hopeless)}
+    if hopeless:
+        words = " ".join(word for word, _ in hopeless)
+        say(f"left out, since they cannot gain {LEAST_GAIN - 1:.0%}: {words}")
+    trying = f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}"
+    say(f"a step takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
+    budget = Budget(budget_s - (time.monotonic() - started), FINAL_SHARE)
     for number, (word, grade) in enumerate(attempts):
         if not budget.has_time:
             note_skipped(result, attempts[number:], say)

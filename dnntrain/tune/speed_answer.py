@@ -33,7 +33,7 @@ def answer_line(
         tuple(overrides),
         config_dir,
         goal,
-        options["budget"].value,
+        None if options["budget"] is None else options["budget"].value,
         SpeedGrade(options["allow"]),
         options["max_slowdown"],
         tuple(sorted(set(options["batches"]))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 from dnntrain.utils.hardware import count_cores
 
@@ -57,7 +58,8 @@ def select_allowed(settings: Iterable[SpeedSetting], allow: SpeedGrade) -> list[
 def _list_choice_settings(session: Session) -> list[SpeedSetting]:
     """Return those that the choices of the run declare."""
     plan = session.plan
-    facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None, plan.ranks)
+    workers = choose_worker_count(session.config.data.num_workers, plan.ranks)
+    facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None, plan.ranks, workers)
     return [
         setting for choice in session.config.name_choices().values() for setting in choice.list_speed_settings(facts)
     ]

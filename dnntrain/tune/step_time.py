@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 #: Time outside of all phases.
 GAPS = "gaps"
 
-#: Steps before the measurement: kernels are chosen, and memory is allocated.
-_FIRST_STEPS = 8
+#: Steps before the measurement: kernels are chosen, and memory is allocated. Fewer if steps are slow.
+_FIRST_STEPS, _FEWEST_FIRST_STEPS, _FIRST_STEPS_S = 8, 3, 3.0
 #: Blocks of steps, in turns without and with the clock.
 _BLOCKS = 4
 #: A trainer is built for so many steps; it never makes them all.
@@ -137,11 +137,12 @@ def _time_steps(
         clock.synchronize()
         return time.perf_counter() - started
 
-    run(_FIRST_STEPS + ahead)
-    count = agree(max(2, round(seconds / (2 * _BLOCKS) / max(run(3) / 3, 1e-6))))
+    step_s = _make_first_steps(run, _FIRST_STEPS + ahead)
+    blocks = agree(min(_BLOCKS, max(1, seconds / (4 * step_s))))
+    count = agree(max(1 if blocks < _BLOCKS else 2, round(seconds / (2 * blocks) / step_s)))
     plain_s = marked_s = 0.0
     local_s: defaultdict[str, float] = defaultdict(float)
-    for _ in range(_BLOCKS):
+    for _ in range(blocks):
         clock.is_on = False
         plain_s += run(count)
         clock.is_on = True
@@ -151,7 +152,7 @@ def _time_steps(
             with suspend_sync():
                 run(count)
             clock.seconds = measured_s
-    total = _BLOCKS * count
+    total = blocks * count
     measured = {name: value / total for name, value in clock.seconds.items()}
     if session.plan.ranks > 1 and phase.BACKWARD in measured:
         waiting_s = max(0.0, measured[phase.BACKWARD] - local_s[phase.BACKWARD] / total)
@@ -161,6 +162,17 @@ def _time_steps(
     phases = {name: measured[name] for name in names}
     phases[GAPS] = max(0.0, marked_s / total - sum(phases.values()))
     return StepTime(plain_s / total, session.plan.batch_size, phases)
+
+
+def _make_first_steps(run: Callable[[int], float], count: int) -> float:
+    """Make at most `count` steps, and return the seconds of the last one."""
+    started, step_s = time.perf_counter(), 0.0
+    for number in range(count):
+        step_s = max(run(1), 1e-6)
+        is_late = time.perf_counter() - started > _FIRST_STEPS_S
+        if number + 1 >= _FEWEST_FIRST_STEPS and agree(is_late):
+            break
+    return step_s
 
 
 def agree(number: float) -> int:

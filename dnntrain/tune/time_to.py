@@ -76,14 +76,14 @@ def reduce_time_to(session: Session, request: SpeedRequest, say: Say) -> SpeedRe
     started = time.monotonic()
     exact = request.allow if request.allow is not SpeedGrade.STATISTICAL else SpeedGrade.ROUNDING
     result = raise_throughput(session, replace(request, allow=exact), say, reference.steps)
-    result.details = {"reference": asdict(reference), "pairs": []}
+    result.details |= {"reference": asdict(reference), "pairs": []}
     if request.allow is SpeedGrade.STATISTICAL:
         settings = [
             setting
             for setting in list_speed_settings(session, request.allow)
             if setting.grade is SpeedGrade.STATISTICAL
         ]
-        deadline = started + request.budget_s
+        deadline = started + request.choose_budget_s()
         _judge_by_runs(session, request, list_attempts(settings), reference, result, deadline, say)
     return result
 

@@ -12,8 +12,8 @@ from dnntrain.tune.budget import Budget
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, ROWS, SMALL_BATCH, list_remedies
-from dnntrain.tune.search import measure_on_ranks
-from dnntrain.tune.step_time import Rate, StepTime, measure_step_time
+from dnntrain.tune.roofline import measure_session
+from dnntrain.tune.step_time import Rate, StepTime
 from dnntrain.utils.machine_load import describe_current_load
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
         say(f"{note}. The figures below are rough; repeat on an idle machine")
     started, budget = time.monotonic(), Budget(budget_s)
     say("measuring the phases of a step")
-    step, rates = _measure(session, min(_MEASURE_S, budget_s / 4))
+    step, rates = measure_session(session, min(_MEASURE_S, budget_s / 4))
     remedies = list_remedies(session, step)
     tried: list[TriedRemedy] = []
     for number, remedy in enumerate(remedies):
@@ -90,14 +90,6 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
     untried = tuple(" ".join(remedy.words) for remedy in remedies[len(tried) :])
     bottleneck = name_bottleneck(step, tried)
     return WhyResult(step, rates, bottleneck, tuple(tried), untried, time.monotonic() - started, note)
-
-
-def _measure(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
-    """Measure the phases in this process, or on the ranks of the layout."""
-    if session.plan.ranks == 1:
-        return measure_step_time(session, seconds)
-    measured = measure_on_ranks(session, "phases", {"seconds": seconds})
-    return StepTime(**measured["step"]), tuple(Rate(**rate) for rate in measured["rates"])
 
 
 def name_bottleneck(step: StepTime, tried: Sequence[TriedRemedy]) -> str:

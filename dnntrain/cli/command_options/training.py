@@ -146,7 +146,14 @@ TRAINING_COMMANDS: dict[str, Command] = {
                 "throughput",
                 operand="speed",
             ),
-            Option("budget", "time to measure", Seconds, Duration(120, "s"), "T", operand="speed"),
+            Option(
+                "budget",
+                "time to measure; default: 120s, or a tenth of the run if that is longer, at most 600s",
+                Seconds,
+                None,
+                "T",
+                operand="speed",
+            ),
             Option(
                 "max-slowdown",
                 "the share of its speed that the run may lose for less memory",

@@ -1,0 +1,101 @@
+"""Predict how much a setting can gain, from the phases of a step and the rates of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
+from dnntrain.training import step_phases as phase
+from dnntrain.tune.search import measure_on_ranks
+from dnntrain.tune.step_time import GAPS, Rate, StepTime, measure_step_time
+
+if TYPE_CHECKING:
+    from dnntrain.run.session import Session
+
+#: Fewer threads wait less for each other; that gains this factor at most.
+_FEWER_THREADS_GAIN = 1.05
+#: Passes that reach the rate of a matrix product may still become faster by this share of their time.
+_LEAST_LOSS = 0.05
+#: A setting that cannot gain this factor is not tried.
+LEAST_GAIN = 1.02
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The limits of a step on this machine.
+
+    step         its time by phase
+    passes_rate  the rate of the passes as a share of that of a matrix product
+    bf16_factor  how many times as fast a matrix product is in bf16 as in float32
+    threads      threads of the run
+    """
+
+    step: StepTime
+    passes_rate: float
+    bf16_factor: float
+    threads: int
+
+    def predict_gain(self, key: str, value: str) -> float:
+        """Return the ratio of times that a setting can reach at most.
+
+        A data setting can hide the data, one of the layout the communication, bf16 makes the passes as
+        many times as fast as a matrix product, and any other brings them to its rate.
+        """
+        section = key.partition(".")[0]
+        if section == "data":
+            return compute_bound(self.step.get_share(phase.DATA, phase.HOST_TO_DEVICE))
+        if section == "parallel":
+            return compute_bound(self.step.get_share(phase.COMMUNICATION))
+        passes = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES)
+        if key == "precision":
+            return compute_bound(passes * (1 - 1 / max(self.bf16_factor, 1.0)))
+        compute = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
+        if key == "train.cpu_threads":
+            is_more = int(value) > self.threads
+            return compute_bound(compute * (1 - self.threads / int(value))) if is_more else _FEWER_THREADS_GAIN
+        return compute_bound(compute - passes + passes * max(1 - self.passes_rate, _LEAST_LOSS))
+
+    def order_attempts(
+        self, settings: list[SpeedSetting]
+    ) -> tuple[list[tuple[str, SpeedGrade]], list[tuple[str, float]]]:
+        """Return the overrides to try with their grades, and those to leave out with what they can gain.
+
+        Those that can gain the most come first; of equal ones, those that change the numbers least.
+        """
+        gains = [
+            (f"{setting.key}={value}", setting.grade, self.predict_gain(setting.key, value))
+            for setting in settings
+            for value in setting.values
+        ]
+        gains.sort(key=lambda item: -round(item[2], 2))
+        tried = [(word, grade) for word, grade, gain in gains if gain >= LEAST_GAIN]
+        return tried, [(word, gain) for word, _, gain in gains if gain < LEAST_GAIN]
+
+
+def compute_bound(share: float) -> float:
+    """Return the ratio of times if a share of the step took none."""
+    return 1 / max(1 - share, 0.01)
+
+
+def measure_session(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
+    """Measure the phases of a step for about `seconds`, in this process or on the ranks of the layout."""
+    if session.plan.ranks == 1:
+        return measure_step_time(session, seconds)
+    measured = measure_on_ranks(session, "phases", {"seconds": seconds})
+    return StepTime(**measured["step"]), tuple(Rate(**rate) for rate in measured["rates"])
+
+
+def measure_roofline(session: Session, seconds: float) -> Roofline:
+    """Measure the limits of a step for about `seconds`."""
+    import torch
+
+    from dnntrain.tune.attainable import measure_product_rate
+
+    step, rates = measure_session(session, seconds)
+    passes_rate = next((rate.share for rate in rates if rate.name == "forward and backward"), 0.0)
+    is_float32 = session.plan.precision.torch_dtype is None
+    dtypes = (torch.bfloat16, torch.float32) if is_float32 else ()
+    products = [measure_product_rate(session.device, dtype) for dtype in dtypes]
+    factor = products[0] / products[1] if products else 1.0
+    return Roofline(step, passes_rate, factor, session.plan.threads)

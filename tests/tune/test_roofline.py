@@ -1,0 +1,90 @@
+"""The gain that a setting can reach at most, from the phases of a step: which settings are tried, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_config
+from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
+from dnntrain.run.session import open_session
+from dnntrain.tune.roofline import Roofline, measure_roofline
+from dnntrain.tune.speed import SpeedRequest
+from dnntrain.tune.step_time import StepTime
+from dnntrain.utils.world import World
+
+#: A step of 100 ms: half of it passes, a quarter data, and the rest others.
+STEP = StepTime(0.1, 32, {"data wait": 0.025, "forward": 0.02, "backward": 0.03, "optimizer": 0.015, "gaps": 0.01})
+ROOFLINE = Roofline(STEP, passes_rate=0.5, bf16_factor=2.0, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "gain"),
+    [
+        ("data.num_workers", "4", 1 / 0.75),
+        ("parallel.bucket_size_mb", "5", 1.0),  # nothing is sent
+        ("precision", "bf16", 1 / 0.75),  # half of the passes
+        ("train.compile", "on", 1 / 0.5),  # the rest, and half of the passes
+        ("train.cpu_threads", "2", 1 / (1 - 0.75 / 2)),
+    ],
+)
+def test_a_setting_gains_the_time_that_it_can_save(key: str, value: str, gain: float) -> None:
+    assert ROOFLINE.predict_gain(key, value) == pytest.approx(gain)
+
+
+def test_the_settings_that_can_gain_the_most_are_tried_first_and_hopeless_ones_not() -> None:
+    settings = [
+        SpeedSetting("parallel.bucket_size_mb", SpeedGrade.ROUNDING, ("5", "100")),
+        SpeedSetting("data.num_workers", SpeedGrade.BITWISE, ("4",)),
+        SpeedSetting("train.compile", SpeedGrade.ROUNDING, ("on",)),
+        SpeedSetting("precision", SpeedGrade.STATISTICAL, ("bf16",)),
+    ]
+    tried, left_out = ROOFLINE.order_attempts(settings)
+    assert [word for word, _ in tried] == ["train.compile=on", "data.num_workers=4", "precision=bf16"]
+    assert tried[0][1] is SpeedGrade.ROUNDING
+    assert left_out == [("parallel.bucket_size_mb=5", 1.0), ("parallel.bucket_size_mb=100", 1.0)]
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_bf16_is_not_tried_where_products_in_it_are_not_faster(factor: float) -> None:
+    slow = replace(ROOFLINE, bf16_factor=factor)
+    tried, left_out = slow.order_attempts([SpeedSetting("precision", SpeedGrade.STATISTICAL, ("bf16",))])
+    assert (tried, left_out) == ([], [("precision=bf16", 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "run_s", "seconds"),
+    [(None, 60.0, 120.0), (None, 3000.0, 300.0), (None, 1e6, 600.0), (30.0, 1e6, 30.0)],
+)
+def test_a_search_may_take_two_minutes_or_a_tenth_of_the_run(
+    budget_s: float | None, run_s: float, seconds: float
+) -> None:
+    assert SpeedRequest(("model=mlp",), budget_s=budget_s).choose_budget_s(run_s) == seconds
+
+
+def test_the_limits_of_a_line_are_measured() -> None:
+    words = ["data=digits", "model=mlp", "precision=fp32", "train.max_examples=100", "train.compile=off"]
+    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 0.1)
+    assert roofline.step.seconds > 0
+    assert roofline.passes_rate > 0
+    assert roofline.bf16_factor > 0
+
+
+@pytest.mark.slow
+def test_few_steps_are_timed_where_a_step_takes_seconds(tmp_path: Path) -> None:
+    """A step waits 1.3 s for its data: three first steps, and one without and one with the clock."""
+    count = tmp_path / "count"
+    file = tmp_path / "waiting.py"
+    file.write_text(
+        "import time\n\ndef wait(image, generator):\n    time.sleep(0.04)\n"
+        f"    with open({str(count)!r}, 'a') as file:\n        file.write('.')\n    return image\n"
+    )
+    words = ["data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}", "precision=bf16"]
+    words += ["data.pipeline=streaming", "data.num_workers=0", "train.max_examples=300", "train.compile=off"]
+    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 1.0)
+    assert len(count.read_text()) == 5 * 32
+    assert roofline.predict_gain("data.num_workers", "4") > 5
+    assert roofline.bf16_factor == 1.0
