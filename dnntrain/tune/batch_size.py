@@ -8,7 +8,6 @@ end the process. Ranks agree on each size.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.planner import make_plan
 from dnntrain.run.scratch import run_scratch_training
 from dnntrain.run.session import Session
-from dnntrain.utils.hardware import read_resident_bytes, use_threads
+from dnntrain.utils.hardware import read_resident_bytes, release_memory, use_threads
 
 #: First steps of a size, which warm up caches and are not timed.
 _WARM_STEPS = 3
@@ -166,9 +165,7 @@ def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
         out_of_memory = True
     peak = torch.cuda.max_memory_allocated(device) if is_on_gpu else plan.memory.total
     # The memory of the trainer is freed before the next size, even after a failure.
-    gc.collect()
-    if is_on_gpu:
-        torch.cuda.empty_cache()
+    release_memory(device)
     if reduce_any(out_of_memory, device):
         return None
     step_s = [after - before for before, after in zip(times[_WARM_STEPS - 1 :], times[_WARM_STEPS:], strict=False)]

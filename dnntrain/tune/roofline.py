@@ -9,6 +9,7 @@ from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.search import measure_on_ranks
 from dnntrain.tune.step_time import GAPS, Rate, StepTime, measure_step_time
+from dnntrain.utils.hardware import release_memory
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -81,7 +82,10 @@ def compute_bound(share: float) -> float:
 def measure_session(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
     """Measure the phases of a step for about `seconds`, in this process or on the ranks of the layout."""
     if session.plan.ranks == 1:
-        return measure_step_time(session, seconds)
+        measured_here = measure_step_time(session, seconds)
+        # The processes of probes need the memory.
+        release_memory(session.device)
+        return measured_here
     measured = measure_on_ranks(session, "phases", {"seconds": seconds})
     return StepTime(**measured["step"]), tuple(Rate(**rate) for rate in measured["rates"])
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,7 +92,7 @@ class TimedLine:
         return seconds
 
     def close(self) -> None:
-        """End the readers and the trainer."""
+        """End the readers and the trainer: a stopped reader would outlast the request to end, and this process wait."""
         self._signal_readers(signal.SIGCONT)
         self.trainer.close()
 
@@ -142,14 +142,15 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
     old, new = request["words"]
     configs = base.decode(old), base.decode(new, request["without"])
-    lines = [open_line(config, keeps_callbacks, world or World()) for config in configs]
-    first_steps = lines[0].make_first_steps()
-    lines[1].make_first_steps(first_steps)
-    first_losses = [list(line.losses[:first_steps]) for line in lines]
-    examples = lines[1].examples / lines[0].examples
-    times = _time_in_turns(lines, examples, float(request["seconds"]), limit, bool(request["ends_early"]))
-    for line in lines:
-        line.close()
+    with ExitStack() as stack:
+        lines = [open_line(config, keeps_callbacks, world or World()) for config in configs]
+        for line in lines:
+            stack.callback(line.close)
+        first_steps = lines[0].make_first_steps()
+        lines[1].make_first_steps(first_steps)
+        first_losses = [list(line.losses[:first_steps]) for line in lines]
+        examples = lines[1].examples / lines[0].examples
+        times = _time_in_turns(lines, examples, float(request["seconds"]), limit, bool(request["ends_early"]))
     step_s = [statistics.median(values) for values in times]
     startup_s = (lines[1].first_s - first_steps * step_s[1]) - (lines[0].first_s - first_steps * step_s[0])
     return {

@@ -5,6 +5,7 @@ torch is imported by the functions that need it, so that settings can be checked
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -230,6 +231,15 @@ def read_peak_bytes(device: str) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def release_memory(device: str) -> None:
+    """Free the memory of objects that nothing refers to, so that other processes can use it."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def get_torch_device(device_setting: str, hardware: Hardware, world: World) -> str:
