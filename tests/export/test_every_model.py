@@ -19,7 +19,6 @@ MODELS = (
     "mlp",
     "small_cnn",
     "resnet_cifar model.depth=8",
-    "resnet20",
     "resnet56",
     "resnet18",
     "wide_resnet model.depth=10 model.width_factor=1",
@@ -29,6 +28,7 @@ MODELS = (
     "airbench",
     "torchvision model.name=shufflenet_v2_x0_5",
     "timm model.name=test_resnet",
+    "resnet20",
 )
 
 FORMATS = ("safetensors", "pt2", "onnx")

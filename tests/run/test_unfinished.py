@@ -73,7 +73,7 @@ def test_its_model_follows_the_run(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["predict", "export", "bench"])
+@pytest.mark.parametrize("command", ["bench", "export", "predict"])
 def test_every_command_that_reads_a_run_takes_it(
     command: str, killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
