@@ -34,6 +34,8 @@ FIRST_STEPS, _FEWEST_FIRST_STEPS = 8, 3
 _FIRST_STEPS_S = 4.0
 #: Seconds of a block of steps.
 _BLOCK_S = 0.2
+#: Steps are uneven if one takes so many times the mean.
+_UNEVEN = 1.5
 #: Pairs of blocks at least and at most; an interval of 95 % that is looked at after each pair needs six.
 _MIN_PAIRS, _MAX_PAIRS = 6, 40
 #: A probe ends after so many pairs if the new line is slower in each.
@@ -56,27 +58,38 @@ class TimedLine:
     examples: int
     device: str
     losses: list[float] = field(default_factory=list)
-    first_s: float = 0.0
-    last_step_s: float = 0.0
+    first_steps_s: list[float] = field(default_factory=list)
     readers: frozenset[int] = frozenset()
+
+    @property
+    def first_s(self) -> float:
+        """Seconds of the first steps."""
+        return sum(self.first_steps_s)
+
+    def choose_block_length(self) -> int:
+        """Return the steps of a block, by the first steps: about 0.2 s.
+
+        Several readers that are too slow deliver their batches together, and then none for a while. A block
+        then has at least a batch of each.
+        """
+        later = self.first_steps_s[1:]
+        step_s = max(statistics.fmean(later), 1e-6)
+        is_uneven = max(later) > _UNEVEN * step_s
+        return max(1, round(_BLOCK_S / step_s), len(self.readers) if is_uneven else 1)
 
     def make_first_steps(self, count: int | None = None) -> int:
         """Make the first steps and return their number: `count`, or as many as fit into the time for them."""
         from dnntrain.tune.step_time import agree
 
         others = _list_children()
-        started = time.perf_counter()
-        made = 0
-        while made < (FIRST_STEPS if count is None else count):
-            self.last_step_s = self.run(1)
-            made += 1
-            is_late = time.perf_counter() - started > _FIRST_STEPS_S
-            if count is None and made >= _FEWEST_FIRST_STEPS and agree(is_late):
+        while len(self.first_steps_s) < (FIRST_STEPS if count is None else count):
+            self.first_steps_s.append(self.run(1))
+            is_late = self.first_s > _FIRST_STEPS_S
+            if count is None and len(self.first_steps_s) >= _FEWEST_FIRST_STEPS and agree(is_late):
                 break
-        self.first_s = time.perf_counter() - started
         self.readers = _list_children() - others
         self._signal_readers(signal.SIGSTOP)
-        return made
+        return len(self.first_steps_s)
 
     def run(self, count: int) -> float:
         """Make `count` steps and return the seconds that they took."""
@@ -174,7 +187,7 @@ def _time_in_turns(
     """
     from dnntrain.tune.step_time import agree
 
-    counts = [agree(max(1, round(_BLOCK_S / max(line.last_step_s, 1e-6)))) for line in lines]
+    counts = [agree(line.choose_block_length()) for line in lines]
     deadline = time.perf_counter() + seconds
     times: tuple[list[float], list[float]] = ([], [])
     while len(times[0]) < _MAX_PAIRS:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -165,14 +166,14 @@ def _time_steps(
 
 
 def _make_first_steps(run: Callable[[int], float], count: int) -> float:
-    """Make at most `count` steps, and return the seconds of the last one."""
-    started, step_s = time.perf_counter(), 0.0
-    for number in range(count):
-        step_s = max(run(1), 1e-6)
-        is_late = time.perf_counter() - started > _FIRST_STEPS_S
-        if number + 1 >= _FEWEST_FIRST_STEPS and agree(is_late):
+    """Make at most `count` steps, and return the mean seconds of those after the first."""
+    steps_s: list[float] = []
+    while len(steps_s) < count:
+        steps_s.append(run(1))
+        is_late = sum(steps_s) > _FIRST_STEPS_S
+        if len(steps_s) >= _FEWEST_FIRST_STEPS and agree(is_late):
             break
-    return step_s
+    return max(fmean(steps_s[1:]), 1e-6)
 
 
 def agree(number: float) -> int:

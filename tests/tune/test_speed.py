@@ -138,6 +138,21 @@ def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.Captur
             assert probe["verdict"] in ("faster", "not faster", "other losses")
 
 
+@pytest.mark.parametrize(
+    ("first_steps_s", "readers", "length"),
+    [
+        ([3.0, 0.01, 0.01, 0.01], 4, 20),  # the first step compiles
+        ([0.13, 0.001, 0.001, 0.001, 0.13, 0.001, 0.001, 0.001], 4, 10),
+        ([2.0, 0.01, 0.01, 0.01, 2.0], 4, 4),  # four slow readers, one batch of each
+        ([2.0, 2.0, 2.0], 4, 1),  # the passes are slow, not the readers
+    ],
+)
+def test_a_block_has_a_batch_of_each_slow_reader(first_steps_s: list[float], readers: int, length: int) -> None:
+    line = TimedLine(None, iter(()), 1, 32, "cpu", first_steps_s=first_steps_s)  # type: ignore[arg-type]
+    line.readers = frozenset(range(readers))
+    assert line.choose_block_length() == length
+
+
 def assert_stopped(lines: Sequence[TimedLine]) -> None:
     """All reading processes are stopped, which the kernel may do a moment after it was asked."""
     paths = [Path(f"/proc/{pid}/stat") for line in lines for pid in line.readers]
