@@ -11,7 +11,7 @@ from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.roofline import compute_bound
-from dnntrain.tune.speed_settings import list_speed_settings
+from dnntrain.tune.speed_settings import can_be_resident, list_speed_settings
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
 
@@ -78,7 +78,7 @@ def _list_data_remedies(session: Session, bound: float) -> Iterator[Remedy]:
     cores = count_cores()
     present = choose_worker_count(session.config.data.num_workers, session.plan.ranks)
     counts = sorted({2 * cores, 4 * cores, 8}, key=lambda count: (count != 2 * cores, count))
-    if not session.plan.data.is_read_again and session.config.data.pipeline == "streaming":
+    if can_be_resident(session):
         yield Remedy(DATA, ("data.pipeline=resident",), SpeedGrade.BITWISE, bound)
     for count in counts:
         if count > present:

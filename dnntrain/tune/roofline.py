@@ -14,8 +14,9 @@ from dnntrain.utils.hardware import release_memory
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
-#: Fewer threads wait less for each other; that gains this factor at most.
-_FEWER_THREADS_GAIN = 1.05
+#: Fewer threads wait less for each other, and data in memory leaves the cores of its readers to the passes; each
+#: gains about this factor.
+_FREED_CORES_GAIN = 1.05
 #: Passes that reach the rate of a matrix product may still become faster by this share of their time.
 _LEAST_LOSS = 0.05
 #: A setting that cannot gain this factor is not tried.
@@ -45,7 +46,8 @@ class Roofline:
         """
         section = key.partition(".")[0]
         if section == "data":
-            return compute_bound(self.step.get_share(phase.DATA, phase.HOST_TO_DEVICE))
+            bound = compute_bound(self.step.get_share(phase.DATA, phase.HOST_TO_DEVICE))
+            return max(bound, _FREED_CORES_GAIN) if key == "data.pipeline" else bound
         if section == "parallel":
             return compute_bound(self.step.get_share(phase.COMMUNICATION))
         passes = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES)
@@ -54,7 +56,7 @@ class Roofline:
         compute = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
         if key == "train.cpu_threads":
             is_more = int(value) > self.threads
-            return compute_bound(compute * (1 - self.threads / int(value))) if is_more else _FEWER_THREADS_GAIN
+            return compute_bound(compute * (1 - self.threads / int(value))) if is_more else _FREED_CORES_GAIN
         return compute_bound(compute - passes + passes * max(1 - self.passes_rate, _LEAST_LOSS))
 
     def order_attempts(

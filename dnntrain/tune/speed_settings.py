@@ -23,6 +23,7 @@ def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSettin
     """
     settings = [
         *_list_choice_settings(session),
+        SpeedSetting("data.pipeline", SpeedGrade.BITWISE, ("resident",) if can_be_resident(session) else ()),
         SpeedSetting("train.cpu_threads", SpeedGrade.ROUNDING, _list_thread_counts(session)),
         *_list_layout_settings(session),
         SpeedSetting("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
@@ -46,6 +47,12 @@ def list_memory_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetti
         *(setting for setting in _list_choice_settings(session) if setting.key == "precision"),
     ]
     return select_allowed(settings, allow)
+
+
+def can_be_resident(session: Session) -> bool:
+    """Return whether data that is read by processes could be kept in memory instead, because the run asks for it."""
+    data = session.plan.data
+    return session.config.data.pipeline == "streaming" and not data.resident and not data.is_read_again
 
 
 def select_allowed(settings: Iterable[SpeedSetting], allow: SpeedGrade) -> list[SpeedSetting]:

@@ -34,8 +34,10 @@ FIRST_STEPS, _FEWEST_FIRST_STEPS = 8, 3
 _FIRST_STEPS_S = 4.0
 #: Seconds of a block of steps.
 _BLOCK_S = 0.2
-#: Steps are uneven if one takes so many times the mean.
-_UNEVEN = 1.5
+#: A step waits if it takes so many times the mean; a block with several such steps takes at most about so many seconds.
+_UNEVEN, _LONG_BLOCK_S = 2.0, 1.0
+#: Steps by which the length of a block is chosen, and seconds after which they are enough.
+_TIMED_STEPS, _TIMED_S = 64, 0.5
 #: Pairs of blocks at least and at most; an interval of 95 % that is looked at after each pair needs six.
 _MIN_PAIRS, _MAX_PAIRS = 6, 40
 #: A probe ends after so many pairs if the new line is slower in each.
@@ -57,25 +59,24 @@ class TimedLine:
     threads: int
     examples: int
     device: str
+    build_s: float
     losses: list[float] = field(default_factory=list)
     first_steps_s: list[float] = field(default_factory=list)
     readers: frozenset[int] = frozenset()
 
     @property
     def first_s(self) -> float:
-        """Seconds of the first steps."""
-        return sum(self.first_steps_s)
+        """Seconds until the end of the first steps, with the time to build the trainer and to read resident data."""
+        return self.build_s + sum(self.first_steps_s)
 
     def choose_block_length(self) -> int:
-        """Return the steps of a block, by the first steps: about 0.2 s.
+        """Return the steps of a block, by the steps after the first; some more are made if those were fast."""
+        from dnntrain.tune.step_time import agree
 
-        Several readers that are too slow deliver their batches together, and then none for a while. A block
-        then has at least a batch of each.
-        """
-        later = self.first_steps_s[1:]
-        step_s = max(statistics.fmean(later), 1e-6)
-        is_uneven = max(later) > _UNEVEN * step_s
-        return max(1, round(_BLOCK_S / step_s), len(self.readers) if is_uneven else 1)
+        steps_s = self.first_steps_s[1:]
+        while len(steps_s) < _TIMED_STEPS and agree(sum(steps_s) < _TIMED_S):
+            steps_s.append(self.run(1))
+        return agree(compute_block_length(steps_s))
 
     def make_first_steps(self, count: int | None = None) -> int:
         """Make the first steps and return their number: `count`, or as many as fit into the time for them."""
@@ -84,7 +85,7 @@ class TimedLine:
         others = _list_children()
         while len(self.first_steps_s) < (FIRST_STEPS if count is None else count):
             self.first_steps_s.append(self.run(1))
-            is_late = self.first_s > _FIRST_STEPS_S
+            is_late = sum(self.first_steps_s) > _FIRST_STEPS_S
             if count is None and len(self.first_steps_s) >= _FEWEST_FIRST_STEPS and agree(is_late):
                 break
         self.readers = _list_children() - others
@@ -187,7 +188,7 @@ def _time_in_turns(
     """
     from dnntrain.tune.step_time import agree
 
-    counts = [agree(line.choose_block_length()) for line in lines]
+    counts = [line.choose_block_length() for line in lines]
     deadline = time.perf_counter() + seconds
     times: tuple[list[float], list[float]] = ([], [])
     while len(times[0]) < _MAX_PAIRS:
@@ -215,6 +216,20 @@ class Ratio(NamedTuple):
     high: float
 
 
+def compute_block_length(steps_s: Sequence[float]) -> int:
+    """Return the number of steps that take about 0.2 s, or longer if some wait for many batches at once.
+
+    Several slow readers deliver their batches together, and resident data is prepared for many steps. A
+    block must have its share of the steps that wait: as many as lie from one to the next, up to four
+    times while that takes less than a second.
+    """
+    step_s = max(statistics.fmean(steps_s), 1e-6)
+    waits = sum(value > _UNEVEN * step_s for value in steps_s)
+    distance = len(steps_s) / waits if waits else 1.0
+    repetitions = min(4, max(1, round(_LONG_BLOCK_S / (distance * step_s)))) if waits else 1
+    return max(1, round(_BLOCK_S / step_s), math.ceil(distance * repetitions))
+
+
 def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -> Ratio:
     """Return how many times as fast an example of the new line is, with its interval of 95 %.
 
@@ -238,6 +253,7 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLi
     from dnntrain.run.session import open_session
     from dnntrain.training.loop import iterate_steps
 
+    started = time.perf_counter()
     session = open_session(config, world)
     losses: list[float] = []
 
@@ -247,8 +263,8 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLi
 
     trainer = build_scratch_trainer(session, _STEPS, record_loss, keeps_callbacks)
     trainer.start_session()
-    plan = session.plan
-    return TimedLine(trainer, iterate_steps(trainer.loop), plan.threads, plan.batch_size, session.device, losses)
+    build_s, plan, steps = time.perf_counter() - started, session.plan, iterate_steps(trainer.loop)
+    return TimedLine(trainer, steps, plan.threads, plan.batch_size, session.device, build_s, losses)
 
 
 if __name__ == "__main__":

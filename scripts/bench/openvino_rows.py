@@ -1,4 +1,6 @@
-"""Measure OpenVINO beside ONNX Runtime on the same files: fp32, and the 8-bit export that OpenVINO reads too.
+"""Measure OpenVINO beside ONNX Runtime on the same files: fp32, bf16, and the 8-bit export that OpenVINO reads too.
+
+With nncf installed, a row has the network that NNCF quantized for OpenVINO, calibrated with random images.
 
     pip install --no-deps --target FOLDER/site openvino
     PYTHONPATH=FOLDER/site python scripts/bench/openvino_rows.py --folder FOLDER --models resnet18 vit_tiny
@@ -13,6 +15,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from dnntrain.bench.statistics import compute_ratio_interval
 Call = Callable[[NDArray[np.float32]], Any]
 #: Seconds of a block of calls.
 BLOCK_S = 0.2
+#: Images with which NNCF measures the ranges of activations.
+CALIBRATION = 100
 FILES = {"onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
 
 
@@ -43,6 +48,10 @@ def main() -> None:
             path = options.folder / model / "exports" / name / FILES[name]
             calls[f"ONNX Runtime {name}"], shape = open_onnx_runtime(path, options.threads)
             calls[f"OpenVINO {name}"] = open_openvino(path, options.threads)
+        path = options.folder / model / "exports" / "onnx" / FILES["onnx"]
+        calls["OpenVINO bf16"] = open_openvino(path, options.threads, "bf16")
+        if find_spec("nncf") is not None:
+            calls["OpenVINO NNCF int8"] = open_openvino(path, options.threads, quantized_shape=shape)
         for batch in map(int, options.batches.split(",")):
             images = np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
             times = time_in_turns(calls, images, options.rounds)
@@ -82,13 +91,21 @@ def open_onnx_runtime(path: Path, threads: int) -> tuple[Call, tuple[int, ...]]:
     return lambda images: session.run(None, {model_input.name: images}), tuple(model_input.shape[1:])
 
 
-def open_openvino(path: Path, threads: int) -> Call:
-    """Return a call of the file in OpenVINO, in float32 where the file is."""
+def open_openvino(
+    path: Path, threads: int, precision: str = "f32", quantized_shape: tuple[int, ...] | None = None
+) -> Call:
+    """Return a call of the file in OpenVINO; with `quantized_shape` NNCF quantizes it for images of that shape."""
     import openvino
 
     core = openvino.Core()
-    hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(path), "CPU", hints)
+    hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    model = core.read_model(path)
+    if quantized_shape is not None:
+        import nncf
+
+        images = np.random.default_rng(1).standard_normal((CALIBRATION, 1, *quantized_shape)).astype(np.float32)
+        model = nncf.quantize(model, nncf.Dataset(list(images)), subset_size=CALIBRATION)
+    compiled = core.compile_model(model, "CPU", hints)
     return lambda images: compiled([images])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
 from dnntrain.tune import speed_settings
@@ -21,7 +22,7 @@ from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
 from dnntrain.tune.speed_settings import list_speed_settings
-from dnntrain.tune.speed_worker import TimedLine, compare_times, open_line
+from dnntrain.tune.speed_worker import TimedLine, compare_times, compute_block_length, open_line
 from dnntrain.utils.world import World
 
 FASTER: dict[str, Any] = {
@@ -112,7 +113,9 @@ def test_only_settings_with_an_effect_are_tried(monkeypatch: pytest.MonkeyPatch)
         "train.micro_batch_size": ("16",),
     }
     streaming = list_words(SpeedGrade.BITWISE, "data.pipeline=streaming", "data.num_workers=2")
-    assert streaming == {"data.num_workers": ("1", "4", "8")}
+    assert streaming == {"data.num_workers": ("1", "4", "8"), "data.pipeline": ("resident",)}
+    by_default = list_words(SpeedGrade.BITWISE, "data.pipeline=streaming")
+    assert str(choose_worker_count(None, 1)) not in by_default["data.num_workers"]  # the run has as many already
     assert list_words(SpeedGrade.STATISTICAL, "precision=fp32")["precision"] == ("bf16",)
     assert "train.channels_last" in list_words(SpeedGrade.ROUNDING, "model=small_cnn")
     assert "train.micro_batch_size" not in list_words(SpeedGrade.ROUNDING, "model=resnet20")  # batch norm
@@ -139,18 +142,30 @@ def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("first_steps_s", "readers", "length"),
+    ("steps_s", "length"),
     [
-        ([3.0, 0.01, 0.01, 0.01], 4, 20),  # the first step compiles
-        ([0.13, 0.001, 0.001, 0.001, 0.13, 0.001, 0.001, 0.001], 4, 10),
-        ([2.0, 0.01, 0.01, 0.01, 2.0], 4, 4),  # four slow readers, one batch of each
-        ([2.0, 2.0, 2.0], 4, 1),  # the passes are slow, not the readers
+        ([0.02] * 8, 10),  # 0.2 s
+        ([2.0, 2.1], 1),  # the passes are slow
+        ([0.01, 0.01, 0.01, 2.0], 4),  # four slow readers, one batch of each
+        ([0.001, 0.001, 0.001, 0.13] * 4, 16),  # four readers, four times
+        ([0.001] * 15 + [0.4], 32),  # resident data of 16 steps
+        ([0.001] * 63 + [0.01], 256),
     ],
 )
-def test_a_block_has_a_batch_of_each_slow_reader(first_steps_s: list[float], readers: int, length: int) -> None:
-    line = TimedLine(None, iter(()), 1, 32, "cpu", first_steps_s=first_steps_s)  # type: ignore[arg-type]
-    line.readers = frozenset(range(readers))
-    assert line.choose_block_length() == length
+def test_a_block_has_its_share_of_the_steps_that_wait(steps_s: list[float], length: int) -> None:
+    assert compute_block_length(steps_s) == length
+
+
+def test_batches_that_were_prepared_ahead_do_not_make_a_block_long() -> None:
+    """The first steps and 16 more have their batches ready; from then on a step waits 10 ms."""
+
+    def make_steps() -> Iterator[int]:
+        for step in range(1000):
+            time.sleep(0.01 if step >= 16 else 0)
+            yield step
+
+    line = TimedLine(None, make_steps(), 1, 32, "cpu", 0.0, first_steps_s=[0.01, 1e-5, 1e-5])  # type: ignore[arg-type]
+    assert 10 <= line.choose_block_length() <= 40
 
 
 def assert_stopped(lines: Sequence[TimedLine]) -> None:
