@@ -39,7 +39,7 @@ def main() -> None:
     """Print a row for each configuration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one configuration: mlp, small_cnn, folder, vit, table")
-    parser.add_argument("--budget", type=float, default=120.0)
+    parser.add_argument("--budget", type=float, help="seconds of each search; default: that of the command")
     parser.add_argument("--images", type=int, default=2000, help="JPEG files of the folder")
     parser.add_argument("--allow", default="rounding")
     parser.add_argument("--words", nargs="*", default=[], help="further overrides, as precision=fp32")
@@ -100,9 +100,10 @@ def write_table(path: Path, rows: int = 20000, columns: int = 20) -> None:
             writer.writerow([*(f"{value:.4f}" for value in values), "yes" if values[0] > values[1] else "no"])
 
 
-def search(words: list[str], budget_s: float, allow: str) -> dict[str, Any]:
+def search(words: list[str], budget_s: float | None, allow: str) -> dict[str, Any]:
     """Run the command and return its evidence."""
-    options = ["--budget", str(budget_s), "--allow", allow, "--json", "--no-cache", "-q"]
+    budget = [] if budget_s is None else ["--budget", str(budget_s)]
+    options = [*budget, "--allow", allow, "--json", "--no-cache", "-q"]
     command = [sys.executable, "-m", "dnntrain", "tune", "speed", *words, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
