@@ -11,7 +11,8 @@ class Budget:
     """Counts the seconds of a search from its construction.
 
     An attempt takes at least as long as the shortest one so far; if less time is left, none begins.
-    `final_share` of the seconds is kept for a last measurement, and at least the time of an attempt.
+    `final_share` of the seconds is kept for a last measurement, and at least the time of the attempt that it
+    repeats.
     """
 
     def __init__(self, seconds: float, final_share: float = 0.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError
@@ -40,10 +41,10 @@ def measure_memory(request: Mapping[str, Any], world: World | None = None) -> di
 
     config = Line.from_json(request["line"]).decode(request["words"])
     line = open_line(config, keeps_callbacks=True, world=world or World())
-    line.make_first_steps()
-    peak_bytes = read_peak_bytes(line.device)
-    peaks = gather_tensors(torch.tensor([peak_bytes]), "cpu")
-    line.close()
+    with closing(line):
+        line.make_first_steps()
+        peak_bytes = read_peak_bytes(line.device)
+        peaks = gather_tensors(torch.tensor([peak_bytes]), "cpu")
     return {"peak_mb": round(max(map(int, peaks)) / 2**20, 1)}
 
 

@@ -96,9 +96,9 @@ def run_probe(
 ) -> Probe:
     """Compare two lines in processes of their own: a probe without memory ends there.
 
-    It takes about `seconds`, or as long as the pairs of blocks need that an interval is made of, but
-    at most `limit_s` (default: five minutes more than `seconds`). `session` is that of the line as it
-    is; a layout of several ranks is measured on its ranks.
+    It takes about `seconds`, or as long as the pairs of blocks need that an interval is made of. After
+    `limit_s` (default: five minutes more than `seconds`) it ends with the pair that it has begun.
+    `session` is that of the line as it is; a layout of several ranks is measured on its ranks.
     """
     words, grade = tuple(request.new), request.grade.value
     limit_s = seconds + _START_S if limit_s is None else max(limit_s, seconds)

@@ -10,7 +10,7 @@ from dnntrain.config.groups import LISTS
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
-from dnntrain.tune.roofline import compute_bound
+from dnntrain.tune.roofline import bound_gain, compute_bound
 from dnntrain.tune.speed_settings import can_be_resident, list_speed_settings
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
@@ -55,7 +55,7 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
     compute_share = step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
     waiting_share = step.get_share(phase.COMMUNICATION)
     remedies = [
-        *_list_data_remedies(session, compute_bound(step.get_share(phase.DATA, phase.HOST_TO_DEVICE))),
+        *_list_data_remedies(session, bound_gain(step, "data.num_workers")),
         *_list_callback_remedies(session, step),
         *_list_row_remedies(session, compute_bound(step.get_share(phase.EVENTS))),
         *_list_batch_remedies(session, compute_bound(compute_share + waiting_share)),
@@ -64,10 +64,8 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
         section = setting.key.partition(".")[0]
         if section == "data":
             continue
-        kind, share = (COMMUNICATION, waiting_share) if section == "parallel" else (COMPUTE, compute_share)
-        remedies += [
-            Remedy(kind, (f"{setting.key}={value}",), setting.grade, compute_bound(share)) for value in setting.values
-        ]
+        kind, bound = COMMUNICATION if section == "parallel" else COMPUTE, bound_gain(step, setting.key)
+        remedies += [Remedy(kind, (f"{setting.key}={value}",), setting.grade, bound) for value in setting.values]
     kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
     return sorted(kept, key=lambda remedy: -remedy.bound)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.search import measure_on_ranks
 from dnntrain.tune.step_time import GAPS, Rate, StepTime, measure_step_time
-from dnntrain.utils.hardware import release_memory
+from dnntrain.utils.hardware import release_memory, use_threads
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
-#: Fewer threads wait less for each other, and data in memory leaves the cores of its readers to the passes; each
-#: gains about this factor.
+#: Fewer threads wait less for each other, and fewer readers leave their cores to the passes; each gains about this.
 _FREED_CORES_GAIN = 1.05
 #: Passes that reach the rate of a matrix product may still become faster by this share of their time.
 _LEAST_LOSS = 0.05
@@ -31,29 +31,33 @@ class Roofline:
     passes_rate  the rate of the passes as a share of that of a matrix product
     bf16_factor  how many times as fast a matrix product is in bf16 as in float32
     threads      threads of the run
+    workers      its reading processes
     """
 
     step: StepTime
     passes_rate: float
     bf16_factor: float
     threads: int
+    workers: int
 
     def predict_gain(self, key: str, value: str) -> float:
-        """Return the ratio of times that a setting can reach at most.
+        """Return the ratio of times that a setting can be expected to reach at most.
 
-        A data setting can hide the data, one of the layout the communication, bf16 makes the passes as
-        many times as fast as a matrix product, and any other brings them to its rate.
+        A data setting can hide the data, one of the layout the communication. bf16 makes the passes as
+        many times as fast as a matrix product, and compiling brings them to its rate. A setting of another
+        section, as of a plug-in, may gain anything.
         """
+        bound = bound_gain(self.step, key)
         section = key.partition(".")[0]
         if section == "data":
-            bound = compute_bound(self.step.get_share(phase.DATA, phase.HOST_TO_DEVICE))
-            return max(bound, _FREED_CORES_GAIN) if key == "data.pipeline" else bound
-        if section == "parallel":
-            return compute_bound(self.step.get_share(phase.COMMUNICATION))
+            frees_cores = key == "data.pipeline" or int(value) < self.workers
+            return max(bound, _FREED_CORES_GAIN) if frees_cores else bound
         passes = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES)
         if key == "precision":
             return compute_bound(passes * (1 - 1 / max(self.bf16_factor, 1.0)))
-        compute = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
+        if section != "train":
+            return bound
+        compute = 1 - 1 / bound
         if key == "train.cpu_threads":
             is_more = int(value) > self.threads
             return compute_bound(compute * (1 - self.threads / int(value))) if is_more else _FREED_CORES_GAIN
@@ -72,8 +76,20 @@ class Roofline:
             for value in setting.values
         ]
         gains.sort(key=lambda item: -round(item[2], 2))
-        tried = [(word, grade) for word, grade, gain in gains if gain >= LEAST_GAIN]
-        return tried, [(word, gain) for word, _, gain in gains if gain < LEAST_GAIN]
+        attempts = [(word, grade) for word, grade, gain in gains if gain >= LEAST_GAIN]
+        return attempts, [(word, gain) for word, _, gain in gains if gain < LEAST_GAIN]
+
+
+def bound_gain(step: StepTime, key: str) -> float:
+    """Return the ratio of times if the phases that a setting can change took none."""
+    section = key.partition(".")[0]
+    if section == "data":
+        return compute_bound(step.get_share(phase.DATA, phase.HOST_TO_DEVICE))
+    if section == "parallel":
+        return compute_bound(step.get_share(phase.COMMUNICATION))
+    if section in ("train", "precision"):
+        return compute_bound(step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS))
+    return compute_bound(1.0)
 
 
 def compute_bound(share: float) -> float:
@@ -84,24 +100,28 @@ def compute_bound(share: float) -> float:
 def measure_session(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
     """Measure the phases of a step for about `seconds`, in this process or on the ranks of the layout."""
     if session.plan.ranks == 1:
-        measured_here = measure_step_time(session, seconds)
-        # The processes of probes need the memory.
-        release_memory(session.device)
-        return measured_here
+        return measure_step_time(session, seconds)
     measured = measure_on_ranks(session, "phases", {"seconds": seconds})
     return StepTime(**measured["step"]), tuple(Rate(**rate) for rate in measured["rates"])
 
 
-def measure_roofline(session: Session, seconds: float) -> Roofline:
-    """Measure the limits of a step for about `seconds`."""
+def measure_roofline(session: Session, seconds: float, tries_bf16: bool) -> Roofline:
+    """Measure the limits of a step for about `seconds`; `tries_bf16`: also the rate of products in bf16."""
+    plan = session.plan
+    step, rates = measure_session(session, seconds)
+    passes_rate = next((rate.share for rate in rates if rate.name == "forward and backward"), 0.0)
+    factor = _measure_bf16_factor(session.device, plan.threads) if tries_bf16 else 1.0
+    # The processes of probes need the memory.
+    release_memory(session.device)
+    workers = 0 if plan.data.resident else choose_worker_count(session.config.data.num_workers, plan.ranks)
+    return Roofline(step, passes_rate, factor, plan.threads, workers)
+
+
+def _measure_bf16_factor(device: str, threads: int) -> float:
+    """Return how many times as fast a matrix product is in bf16 as in float32."""
     import torch
 
     from dnntrain.tune.attainable import measure_product_rate
 
-    step, rates = measure_session(session, seconds)
-    passes_rate = next((rate.share for rate in rates if rate.name == "forward and backward"), 0.0)
-    is_float32 = session.plan.precision.torch_dtype is None
-    dtypes = (torch.bfloat16, torch.float32) if is_float32 else ()
-    products = [measure_product_rate(session.device, dtype) for dtype in dtypes]
-    factor = products[0] / products[1] if products else 1.0
-    return Roofline(step, passes_rate, factor, session.plan.threads)
+    use_threads(threads)
+    return measure_product_rate(device, torch.bfloat16) / measure_product_rate(device, torch.float32)

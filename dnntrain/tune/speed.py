@@ -21,7 +21,7 @@ from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.roofline import LEAST_GAIN, measure_roofline
-from dnntrain.tune.speed_settings import list_speed_settings
+from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_seconds, pluralize
 from dnntrain.utils.words import get_key
@@ -64,7 +64,7 @@ class SpeedRequest:
         return Line(self.overrides, self.config_dir)
 
     def choose_budget_s(self, run_s: float = 0.0) -> float:
-        """Return the seconds to measure: two minutes, or a tenth of a longer run, unless the request names them."""
+        """Return the seconds to measure: two minutes, or a tenth of a run of `run_s`, unless the request names them."""
         if self.budget_s is not None:
             return self.budget_s
         return min(_LONGEST_BUDGET_S, max(_BUDGET_S, _RUN_SHARE * run_s))
@@ -92,7 +92,7 @@ class SpeedResult:
 
     skipped      settings for which there was no time
     is_reliable  False if other programs used the machine
-    details      evidence of a goal other than throughput
+    details      further evidence: the phases of a step, or that of a goal other than throughput
     """
 
     words: list[str] = field(default_factory=list)
@@ -135,27 +135,20 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
     `total_steps` are those in which a slow start must pay; None: those of the run.
     """
     line, total_steps = request.line, total_steps or session.plan.total_steps
-    started, result = time.monotonic(), SpeedResult()
-    say("measuring the phases of a step")
-    roofline = measure_roofline(session, min(_PHASES_S, _PHASES_SHARE * request.choose_budget_s()))
-    budget_s = request.choose_budget_s(roofline.step.seconds * (total_steps or 0))
-    attempts, hopeless = roofline.order_attempts(list_speed_settings(session, request.allow))
-    result.details = {"step": asdict(roofline.step), "left_out": dict(hopeless)}
-    if hopeless:
-        words = " ".join(word for word, _ in hopeless)
-        say(f"left out, since they cannot gain {LEAST_GAIN - 1:.0%}: {words}")
-    trying = f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}"
-    say(f"a step takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
-    budget = Budget(budget_s - (time.monotonic() - started), FINAL_SHARE)
+    result = SpeedResult()
+    budget_s, attempts = _order_attempts(session, request, result, say, total_steps or 0)
+    budget = Budget(budget_s, FINAL_SHARE)
     for number, (word, grade) in enumerate(attempts):
+        if not has_effect(word, result.words):
+            continue
         if not budget.has_time:
             note_skipped(result, attempts[number:], say)
             break
         tried = replace_word(result.words, word)
         probe_s = max(LEAST_PROBE_S, budget.left_s / (len(attempts) - number))
         with budget.attempt():
-            request_of_pair = ProbeRequest(line, result.words, tried, grade)
-            probe = run_probe(request_of_pair, probe_s, total_steps, session, budget.left_s)
+            probe_request = ProbeRequest(line, result.words, tried, grade)
+            probe = run_probe(probe_request, probe_s, total_steps, session, budget.left_s)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {word}: {describe_probe(probe)}")
         if probe.verdict == "faster":
@@ -164,12 +157,30 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
     if result.words:
         grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "faster")
         final_s = max(LEAST_PROBE_S, budget.final_s)
-        whole = ProbeRequest(line, [], result.words, grade, ends_early=False)
-        result.final = run_probe(whole, final_s, total_steps, session)
+        final_request = ProbeRequest(line, [], result.words, grade, ends_early=False)
+        result.final = run_probe(final_request, final_s, total_steps, session)
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":
             result.words = []
     return result
+
+
+def _order_attempts(
+    session: Session, request: SpeedRequest, result: SpeedResult, say: Say, total_steps: int
+) -> tuple[float, list[tuple[str, SpeedGrade]]]:
+    """Return the seconds to measure and the overrides to try, by the phases of a step; `result` gets both."""
+    say("measuring the phases of a step")
+    settings = list_speed_settings(session, request.allow)
+    phases_s = min(_PHASES_S, _PHASES_SHARE * request.choose_budget_s())
+    roofline = measure_roofline(session, phases_s, any(setting.key == "precision" for setting in settings))
+    budget_s = request.choose_budget_s(roofline.step.seconds * total_steps)
+    attempts, others = roofline.order_attempts(settings)
+    result.details = {"step": asdict(roofline.step), "left_out": dict(others)}
+    if others:
+        say(f"left out, since they cannot gain {LEAST_GAIN - 1:.0%}: {' '.join(word for word, _ in others)}")
+    trying = f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}"
+    say(f"a step takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
+    return budget_s, attempts
 
 
 def list_attempts(settings: Sequence[SpeedSetting]) -> list[tuple[str, SpeedGrade]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 from dnntrain.utils.hardware import count_cores
+from dnntrain.utils.words import get_key
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
+#: Data may take this share of the memory.
+_RESIDENT_SHARE = 0.25
 #: Micro-batches smaller than this are not tried.
 _SMALLEST_MICRO_BATCH = 16
 
@@ -22,8 +26,8 @@ def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSettin
     A setting that the run has already, and one without effect in it, is not listed.
     """
     settings = [
-        *_list_choice_settings(session),
         SpeedSetting("data.pipeline", SpeedGrade.BITWISE, ("resident",) if can_be_resident(session) else ()),
+        *_list_choice_settings(session),
         SpeedSetting("train.cpu_threads", SpeedGrade.ROUNDING, _list_thread_counts(session)),
         *_list_layout_settings(session),
         SpeedSetting("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
@@ -50,9 +54,16 @@ def list_memory_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetti
 
 
 def can_be_resident(session: Session) -> bool:
-    """Return whether data that is read by processes could be kept in memory instead, because the run asks for it."""
+    """Return whether data that processes read would take a small part of the memory."""
     data = session.plan.data
-    return session.config.data.pipeline == "streaming" and not data.resident and not data.is_read_again
+    size_bytes = (data.train + data.val + data.test) * math.prod(data.spec.inputs.shape)
+    size_bytes *= data.spec.inputs.bytes_per_value
+    return not data.resident and size_bytes <= _RESIDENT_SHARE * session.hardware.memory_bytes
+
+
+def has_effect(word: str, words: Sequence[str]) -> bool:
+    """Return whether an override has an effect in a line of `words`: data in memory has no readers."""
+    return not (get_key(word) == "data.num_workers" and "data.pipeline=resident" in words)
 
 
 def select_allowed(settings: Iterable[SpeedSetting], allow: SpeedGrade) -> list[SpeedSetting]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.tune.blocks import FEWEST_FIRST_STEPS, FIRST_STEPS, compute_block_length, make_first_steps
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.evidence import compute_effect_interval
@@ -28,20 +29,12 @@ if TYPE_CHECKING:
     from dnntrain.run.session import Session
     from dnntrain.training.trainer import Trainer
 
-#: First steps of a line, whose losses are compared and whose time is its start; fewer if steps are slow.
-FIRST_STEPS, _FEWEST_FIRST_STEPS = 8, 3
-#: Seconds after which no further first step is made.
-_FIRST_STEPS_S = 4.0
-#: Seconds of a block of steps.
-_BLOCK_S = 0.2
-#: A step waits if it takes so many times the mean; a block with several such steps takes at most about so many seconds.
-_UNEVEN, _LONG_BLOCK_S = 2.0, 1.0
 #: Steps by which the length of a block is chosen, and seconds after which they are enough.
 _TIMED_STEPS, _TIMED_S = 64, 0.5
 #: Pairs of blocks at least and at most; an interval of 95 % that is looked at after each pair needs six.
 _MIN_PAIRS, _MAX_PAIRS = 6, 40
 #: A probe ends after so many pairs if the new line is slower in each.
-_LOST_PAIRS = 3
+_FUTILE_PAIRS = 3
 #: A trainer of a probe is built for so many steps; it never makes them all.
 _STEPS = 1_000_000
 
@@ -79,15 +72,9 @@ class TimedLine:
         return agree(compute_block_length(steps_s))
 
     def make_first_steps(self, count: int | None = None) -> int:
-        """Make the first steps and return their number: `count`, or as many as fit into the time for them."""
-        from dnntrain.tune.step_time import agree
-
+        """Make the first steps and return their number: `count`, or eight, fewer if they are slow."""
         others = _list_children()
-        while len(self.first_steps_s) < (FIRST_STEPS if count is None else count):
-            self.first_steps_s.append(self.run(1))
-            is_late = sum(self.first_steps_s) > _FIRST_STEPS_S
-            if count is None and len(self.first_steps_s) >= _FEWEST_FIRST_STEPS and agree(is_late):
-                break
+        self.first_steps_s = make_first_steps(self.run, count or FIRST_STEPS, count or FEWEST_FIRST_STEPS)
         self.readers = _list_children() - others
         self._signal_readers(signal.SIGSTOP)
         return len(self.first_steps_s)
@@ -98,9 +85,11 @@ class TimedLine:
 
         use_threads(self.threads)
         self._signal_readers(signal.SIGCONT)
+        self._synchronize()
         started = time.perf_counter()
         for _ in range(count):
             next(self.steps)
+        self._synchronize()
         seconds = time.perf_counter() - started
         self._signal_readers(signal.SIGSTOP)
         return seconds
@@ -109,6 +98,11 @@ class TimedLine:
         """End the readers and the trainer: a stopped reader would outlast the request to end, and this process wait."""
         self._signal_readers(signal.SIGCONT)
         self.trainer.close()
+
+    def _synchronize(self) -> None:
+        from dnntrain.tune.attainable import make_synchronizer
+
+        make_synchronizer(self.device)()
 
     def _signal_readers(self, number: int) -> None:
         for pid in self.readers:
@@ -152,19 +146,24 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     [median, low, high], or None with fewer pairs than an interval needs: then the new line was slower
     in each, or `limit_s` seconds were over.
     """
-    limit = time.perf_counter() + float(request["limit_s"])
+    limit_at_s = time.perf_counter() + float(request["limit_s"])
+    from dnntrain.run.session import open_session
+
     base, keeps_callbacks = Line.from_json(request["line"]), bool(request["keeps_callbacks"])
     old, new = request["words"]
     configs = base.decode(old), base.decode(new, request["without"])
     with ExitStack() as stack:
-        lines = [open_line(config, keeps_callbacks, world or World()) for config in configs]
-        for line in lines:
-            stack.callback(line.close)
+        # Neither line pays for the imports, and for files that the system has not read yet.
+        open_session(configs[0], world or World())
+        lines = []
+        for config in configs:
+            lines.append(open_line(config, keeps_callbacks, world or World()))
+            stack.callback(lines[-1].close)
         first_steps = lines[0].make_first_steps()
         lines[1].make_first_steps(first_steps)
         first_losses = [list(line.losses[:first_steps]) for line in lines]
         examples = lines[1].examples / lines[0].examples
-        times = _time_in_turns(lines, examples, float(request["seconds"]), limit, bool(request["ends_early"]))
+        times = _time_in_turns(lines, examples, float(request["seconds"]), limit_at_s, bool(request["ends_early"]))
     step_s = [statistics.median(values) for values in times]
     startup_s = (lines[1].first_s - first_steps * step_s[1]) - (lines[0].first_s - first_steps * step_s[0])
     return {
@@ -178,12 +177,12 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
 
 
 def _time_in_turns(
-    lines: Sequence[TimedLine], examples: float, seconds: float, limit: float, ends_early: bool
+    lines: Sequence[TimedLine], examples: float, seconds: float, limit_at_s: float, ends_early: bool
 ) -> tuple[list[float], list[float]]:
     """Return the seconds of a step in each block, pair by pair, of both lines.
 
     It ends as soon as the interval excludes 1, or after `seconds` with the pairs that an interval
-    needs. It ends without these pairs if the clock has passed `limit`, too, or if it `ends_early` and
+    needs. It ends without these pairs if the clock has passed `limit_at_s`, too, or if it `ends_early` and
     the new line lost each of the first pairs.
     """
     from dnntrain.tune.step_time import agree
@@ -196,10 +195,10 @@ def _time_in_turns(
             times[side].append(lines[side].run(counts[side]) / counts[side])
         now = time.perf_counter()
         if len(times[0]) < _MIN_PAIRS:
-            is_lost = len(times[0]) == _LOST_PAIRS and all(
+            is_futile = len(times[0]) == _FUTILE_PAIRS and all(
                 before * examples < after for before, after in zip(*times, strict=True)
             )
-            is_over = now > max(deadline, limit) or (ends_early and is_lost)
+            is_over = now > max(deadline, limit_at_s) or (ends_early and is_futile)
         else:
             ratio = compare_times(*times, examples)
             is_over = not ratio.low <= 1.0 <= ratio.high or now > deadline
@@ -214,20 +213,6 @@ class Ratio(NamedTuple):
     median: float
     low: float
     high: float
-
-
-def compute_block_length(steps_s: Sequence[float]) -> int:
-    """Return the number of steps that take about 0.2 s, or longer if some wait for many batches at once.
-
-    Several slow readers deliver their batches together, and resident data is prepared for many steps. A
-    block must have its share of the steps that wait: as many as lie from one to the next, up to four
-    times while that takes less than a second.
-    """
-    step_s = max(statistics.fmean(steps_s), 1e-6)
-    waits = sum(value > _UNEVEN * step_s for value in steps_s)
-    distance = len(steps_s) / waits if waits else 1.0
-    repetitions = min(4, max(1, round(_LONG_BLOCK_S / (distance * step_s)))) if waits else 1
-    return max(1, round(_BLOCK_S / step_s), math.ceil(distance * repetitions))
 
 
 def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -> Ratio:

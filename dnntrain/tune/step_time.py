@@ -22,6 +22,7 @@ from dnntrain.training import step_phases as phase
 from dnntrain.training.loop import iterate_steps
 from dnntrain.training.step_phases import PHASES, mark_hooks, mark_trainer
 from dnntrain.tune.attainable import AttainableRates, make_synchronizer, measure_attainable_rates
+from dnntrain.tune.blocks import FIRST_STEPS, make_first_steps
 from dnntrain.tune.phase_clock import PhaseClock
 from dnntrain.utils.hardware import use_threads
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 #: Time outside of all phases.
 GAPS = "gaps"
 
-#: Steps before the measurement: kernels are chosen, and memory is allocated. Fewer if steps are slow.
-_FIRST_STEPS, _FEWEST_FIRST_STEPS, _FIRST_STEPS_S = 8, 3, 3.0
 #: Blocks of steps, in turns without and with the clock.
 _BLOCKS = 4
 #: A trainer is built for so many steps; it never makes them all.
@@ -103,9 +102,11 @@ def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple
     try:
         trainer.start_session()
         steps = iterate_steps(mark_trainer(trainer, clock.mark))
-        workers = 0 if session.plan.data.resident else choose_worker_count(session.config.data.num_workers, 1)
+        plan, wanted = session.plan, session.config.data.num_workers
+        # The cores of the ranks may differ, and all of them must make the same steps.
+        workers = agree(0 if plan.data.resident else choose_worker_count(wanted, plan.ranks))
         suspend_sync = trainer.loop.executor.suspend_sync
-        step_time = _time_steps(steps, clock, session, seconds, PREFETCHED * workers, suspend_sync)
+        step_time = _time_steps(steps, clock, session, seconds, workers, suspend_sync)
         moved_bytes = _count_optimizer_bytes(handles[0])
     finally:
         trainer.close()
@@ -121,13 +122,14 @@ def _time_steps(
     clock: PhaseClock,
     session: Session,
     seconds: float,
-    ahead: int,
+    workers: int,
     suspend_sync: Callable[[], AbstractContextManager[None]],
 ) -> StepTime:
-    """Time blocks of steps. Batches that the readers made before a block are used up first.
+    """Time blocks of steps, in turns without and with the clock; slow steps all with it.
 
-    Of several ranks, the backward pass is timed with and without the sum of gradients; all make the
-    same number of steps.
+    The first steps use up what `workers` prepared while the first one took long. Slow readers deliver their
+    batches together, so at least one of each is timed. Of several ranks, the backward pass is timed with
+    and without the sum of gradients; all make the same number of steps.
     """
 
     def run(count: int) -> float:
@@ -138,14 +140,18 @@ def _time_steps(
         clock.synchronize()
         return time.perf_counter() - started
 
-    step_s = _make_first_steps(run, _FIRST_STEPS + ahead)
-    blocks = agree(min(_BLOCKS, max(1, seconds / (4 * step_s))))
-    count = agree(max(1 if blocks < _BLOCKS else 2, round(seconds / (2 * blocks) / step_s)))
+    steps_s = make_first_steps(run, FIRST_STEPS + PREFETCHED * workers)[1:]
+    step_s = max(fmean(steps_s), 1e-6)
+    if agree(4 * _BLOCKS * step_s > seconds):
+        blocks, count = 1, agree(max(1, round(seconds / step_s), workers))
+    else:
+        blocks, count = _BLOCKS, agree(max(round(seconds / (2 * _BLOCKS) / step_s), workers))
     plain_s = marked_s = 0.0
     local_s: defaultdict[str, float] = defaultdict(float)
     for _ in range(blocks):
-        clock.is_on = False
-        plain_s += run(count)
+        if blocks > 1:
+            clock.is_on = False
+            plain_s += run(count)
         clock.is_on = True
         marked_s += run(count)
         if session.plan.ranks > 1:
@@ -162,18 +168,7 @@ def _time_steps(
     names = sorted(measured, key=lambda name: (order[name.partition("/")[0]], -measured[name]))
     phases = {name: measured[name] for name in names}
     phases[GAPS] = max(0.0, marked_s / total - sum(phases.values()))
-    return StepTime(plain_s / total, session.plan.batch_size, phases)
-
-
-def _make_first_steps(run: Callable[[int], float], count: int) -> float:
-    """Make at most `count` steps, and return the mean seconds of those after the first."""
-    steps_s: list[float] = []
-    while len(steps_s) < count:
-        steps_s.append(run(1))
-        is_late = sum(steps_s) > _FIRST_STEPS_S
-        if len(steps_s) >= _FEWEST_FIRST_STEPS and agree(is_late):
-            break
-    return max(fmean(steps_s[1:]), 1e-6)
+    return StepTime((plain_s if blocks > 1 else marked_s) / total, session.plan.batch_size, phases)
 
 
 def agree(number: float) -> int:

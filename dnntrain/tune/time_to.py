@@ -73,6 +73,7 @@ def reduce_time_to(session: Session, request: SpeedRequest, say: Say) -> SpeedRe
             f"use --goal time_to={goal.metric.name}:{_round_down(reference.best, goal)}, or a longer train.duration",
         )
     say(f"reached after {pluralize(reference.steps, 'step')}, {format_seconds(reference.train_s)} of training")
+    request = replace(request, budget_s=request.choose_budget_s(reference.train_s))
     started = time.monotonic()
     exact = request.allow if request.allow is not SpeedGrade.STATISTICAL else SpeedGrade.ROUNDING
     result = raise_throughput(session, replace(request, allow=exact), say, reference.steps)

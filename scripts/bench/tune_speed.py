@@ -1,9 +1,9 @@
 """Measure `dnntrain tune speed` on five configurations, and beside an exhaustive search of the same space.
 
-    python scripts/bench/tune_speed.py                              # about 15 minutes
+    python scripts/bench/tune_speed.py                              # 10 to 30 minutes
     python scripts/bench/tune_speed.py --exhaustive                 # about two hours
     python scripts/bench/tune_speed.py --only mlp --budget 10 --images 40
-    python scripts/bench/tune_speed.py --words precision=fp32 --allow statistical    # where bf16 is fast
+    python scripts/bench/tune_speed.py --words precision=fp32 --allow statistical    # if bf16 is fast
 
 For each configuration: the settings that were found, the ratio of the time of a step without them to that with
 them (from the last measurement, in a process of its own), its interval, and the seconds that the search took. With
@@ -53,7 +53,11 @@ def main() -> None:
             words = [*line, *options.words]
             answer = search(words, options.budget, options.allow)
             final = answer["final"]
-            ratio = "1.00 ×" if final is None else "{:.2f} × ({:.2f} to {:.2f})".format(*final["ratio"])
+            ratio = (
+                "1.00 ×"
+                if final is None or final["ratio"] is None
+                else "{:.2f} × ({:.2f} to {:.2f})".format(*final["ratio"])
+            )
             print(f"{name}: {ratio} in {answer['took_s']:.0f} s: {answer['line'] or 'the line as it is'}", flush=True)
             if options.exhaustive:
                 compare_with_all(words, answer["words"], SpeedGrade(options.allow))

@@ -13,18 +13,22 @@ from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.run.session import open_session
 from dnntrain.tune.roofline import Roofline, measure_roofline
 from dnntrain.tune.speed import SpeedRequest
+from dnntrain.tune.speed_settings import has_effect
 from dnntrain.tune.step_time import StepTime
 from dnntrain.utils.world import World
 
 #: A step of 100 ms: half of it passes, a quarter data, and the rest others.
 STEP = StepTime(0.1, 32, {"data wait": 0.025, "forward": 0.02, "backward": 0.03, "optimizer": 0.015, "gaps": 0.01})
-ROOFLINE = Roofline(STEP, passes_rate=0.5, bf16_factor=2.0, threads=1)
+ROOFLINE = Roofline(STEP, passes_rate=0.5, bf16_factor=2.0, threads=1, workers=2)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "gain"),
     [
         ("data.num_workers", "4", 1 / 0.75),
+        ("data.num_workers", "1", 1 / 0.75),
+        ("data.pipeline", "resident", 1 / 0.75),
+        ("augment.fast_crop.backend", "fused", 100.0),  # of a plug-in: nothing is known about it
         ("parallel.bucket_size_mb", "5", 1.0),  # nothing is sent
         ("precision", "bf16", 1 / 0.75),  # half of the passes
         ("train.compile", "on", 1 / 0.5),  # the rest, and half of the passes
@@ -33,6 +37,12 @@ ROOFLINE = Roofline(STEP, passes_rate=0.5, bf16_factor=2.0, threads=1)
 )
 def test_a_setting_gains_the_time_that_it_can_save(key: str, value: str, gain: float) -> None:
     assert ROOFLINE.predict_gain(key, value) == pytest.approx(gain)
+
+
+def test_fewer_readers_leave_their_cores_to_the_passes_even_if_no_step_waits_for_data() -> None:
+    busy = replace(ROOFLINE, step=StepTime(0.1, 32, {"forward": 0.04, "backward": 0.06}))
+    gains = [busy.predict_gain("data.num_workers", value) for value in ("1", "4")]
+    assert gains == [1.05, 1.0]
 
 
 def test_the_settings_that_can_gain_the_most_are_tried_first_and_hopeless_ones_not() -> None:
@@ -49,7 +59,7 @@ def test_the_settings_that_can_gain_the_most_are_tried_first_and_hopeless_ones_n
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.1])
-def test_bf16_is_not_tried_where_products_in_it_are_not_faster(factor: float) -> None:
+def test_bf16_is_not_tried_if_products_in_it_are_not_faster(factor: float) -> None:
     slow = replace(ROOFLINE, bf16_factor=factor)
     tried, left_out = slow.order_attempts([SpeedSetting("precision", SpeedGrade.STATISTICAL, ("bf16",))])
     assert (tried, left_out) == ([], [("precision=bf16", 1.0)])
@@ -65,26 +75,42 @@ def test_a_search_may_take_two_minutes_or_a_tenth_of_the_run(
     assert SpeedRequest(("model=mlp",), budget_s=budget_s).choose_budget_s(run_s) == seconds
 
 
+def test_data_in_memory_has_no_readers_to_choose() -> None:
+    assert has_effect("data.num_workers=8", ["train.compile=on"])
+    assert not has_effect("data.num_workers=8", ["data.pipeline=resident"])
+
+
 def test_the_limits_of_a_line_are_measured() -> None:
     words = ["data=digits", "model=mlp", "precision=fp32", "train.max_examples=100", "train.compile=off"]
-    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 0.1)
+    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 0.1, tries_bf16=True)
     assert roofline.step.seconds > 0
     assert roofline.passes_rate > 0
     assert roofline.bf16_factor > 0
 
 
 @pytest.mark.slow
-def test_few_steps_are_timed_where_a_step_takes_seconds(tmp_path: Path) -> None:
-    """A step waits 1.3 s for its data: three first steps, and one without and one with the clock."""
+def test_slow_readers_that_deliver_together_are_seen_as_waiting_for_data(tmp_path: Path) -> None:
+    """Four readers of 1.3 s for a batch: three of four steps have their batch ready."""
+    file = tmp_path / "waiting.py"
+    file.write_text("import time\n\ndef wait(image, generator):\n    time.sleep(0.04)\n    return image\n")
+    words = ["data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}", "precision=fp32"]
+    words += ["data.pipeline=streaming", "data.num_workers=4", "train.max_examples=900", "train.compile=off"]
+    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 1.0, tries_bf16=False)
+    assert roofline.step.get_share("data wait") > 0.5
+
+
+@pytest.mark.slow
+def test_few_steps_are_timed_if_a_step_takes_seconds(tmp_path: Path) -> None:
+    """A step waits 1.6 s for its data: three first steps, and one with the clock."""
     count = tmp_path / "count"
     file = tmp_path / "waiting.py"
     file.write_text(
-        "import time\n\ndef wait(image, generator):\n    time.sleep(0.04)\n"
+        "import time\n\ndef wait(image, generator):\n    time.sleep(0.05)\n"
         f"    with open({str(count)!r}, 'a') as file:\n        file.write('.')\n    return image\n"
     )
     words = ["data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}", "precision=bf16"]
     words += ["data.pipeline=streaming", "data.num_workers=0", "train.max_examples=300", "train.compile=off"]
-    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 1.0)
-    assert len(count.read_text()) == 5 * 32
+    roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 1.0, tries_bf16=False)
+    assert len(count.read_text()) == 4 * 32
     assert roofline.predict_gain("data.num_workers", "4") > 5
     assert roofline.bf16_factor == 1.0

@@ -18,11 +18,12 @@ from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
 from dnntrain.tune import speed_settings
+from dnntrain.tune.blocks import compute_block_length
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
 from dnntrain.tune.speed_settings import list_speed_settings
-from dnntrain.tune.speed_worker import TimedLine, compare_times, compute_block_length, open_line
+from dnntrain.tune.speed_worker import TimedLine, compare_times, open_line
 from dnntrain.utils.world import World
 
 FASTER: dict[str, Any] = {
@@ -132,7 +133,8 @@ def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.Captur
     assert main(["tune", "speed", *line, "--budget", "1", "--json", "-q", "--allow", "rounding"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert len(result["probes"]) + len(result["skipped"]) >= 2
-    assert all(probe["pairs"] >= 1 for probe in result["probes"])
+    assert result["probes"]
+    assert result["details"]["step"]["phases"]["backward"] > 0
     for probe in result["probes"]:
         if probe["ratio"] is None:
             assert probe["verdict"].partition(":")[0] in ("not faster", "undecided")
@@ -148,15 +150,15 @@ def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.Captur
         ([2.0, 2.1], 1),  # the passes are slow
         ([0.01, 0.01, 0.01, 2.0], 4),  # four slow readers, one batch of each
         ([0.001, 0.001, 0.001, 0.13] * 4, 16),  # four readers, four times
-        ([0.001] * 15 + [0.4], 32),  # resident data of 16 steps
-        ([0.001] * 63 + [0.01], 256),
+        (([0.001] * 15 + [0.4]) * 2, 32),  # resident data of 16 steps
+        ([0.002] * 63 + [0.02], 88),  # one step was disturbed
     ],
 )
 def test_a_block_has_its_share_of_the_steps_that_wait(steps_s: list[float], length: int) -> None:
     assert compute_block_length(steps_s) == length
 
 
-def test_batches_that_were_prepared_ahead_do_not_make_a_block_long() -> None:
+def test_fast_steps_are_timed_until_batches_that_were_prepared_ahead_are_used_up() -> None:
     """The first steps and 16 more have their batches ready; from then on a step waits 10 ms."""
 
     def make_steps() -> Iterator[int]:
@@ -165,7 +167,8 @@ def test_batches_that_were_prepared_ahead_do_not_make_a_block_long() -> None:
             yield step
 
     line = TimedLine(None, make_steps(), 1, 32, "cpu", 0.0, first_steps_s=[0.01, 1e-5, 1e-5])  # type: ignore[arg-type]
-    assert 10 <= line.choose_block_length() <= 40
+    # By the first steps alone, 20,000 steps would be a block.
+    assert line.choose_block_length() < 1000
 
 
 def assert_stopped(lines: Sequence[TimedLine]) -> None:
@@ -183,9 +186,8 @@ def test_readers_are_stopped_between_the_blocks_of_their_line() -> None:
     """Two lines in one process: each has readers of its own."""
     words = ["data=digits", "model=mlp", "data.pipeline=streaming", "data.num_workers=2", "train.max_examples=200"]
     lines = [open_line(decode_config(compose(words)), False, World()) for _ in range(2)]
-    for line in lines:
-        assert line.make_first_steps(3) == 3
     try:
+        assert [line.make_first_steps(3) for line in lines] == [3, 3]
         assert [len(line.readers) for line in lines] == [2, 2]
         assert not lines[0].readers & lines[1].readers
         assert_stopped(lines)

@@ -148,7 +148,7 @@ TRAINING_COMMANDS: dict[str, Command] = {
             ),
             Option(
                 "budget",
-                "time to measure; default: 120s, or a tenth of the run if that is longer, at most 600s",
+                "time to measure; default: 120s, or a tenth of a longer run for throughput and time_to, at most 600s",
                 Seconds,
                 None,
                 "T",

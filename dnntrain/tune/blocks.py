@@ -1,0 +1,47 @@
+"""Choose how many steps are timed together: steps may be fast, slow, or wait for many batches at once."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+#: First steps of a measurement, in which kernels are chosen and memory is allocated; fewer if they take longer than
+#: so many seconds.
+FIRST_STEPS, FEWEST_FIRST_STEPS, _FIRST_STEPS_S = 8, 3, 4.0
+#: Seconds of a block of steps, and of one with steps that wait.
+BLOCK_S, _LONG_BLOCK_S = 0.2, 1.0
+#: A step waits if it takes so many times the mean; a single one only if it takes more than this share of the time.
+_WAIT_FACTOR, _WAIT_SHARE = 2.0, 0.5
+#: Blocks with waits hold so many of them, unless they would be long.
+_WAITS = 4
+
+
+def make_first_steps(run: Callable[[int], float], most: int, fewest: int = FEWEST_FIRST_STEPS) -> list[float]:
+    """Make steps with `run` and return the seconds of each: `most`, or fewer if they are slow."""
+    from dnntrain.tune.step_time import agree
+
+    steps_s: list[float] = []
+    while len(steps_s) < most:
+        steps_s.append(run(1))
+        is_late = sum(steps_s) > _FIRST_STEPS_S
+        if len(steps_s) >= fewest and agree(is_late):
+            break
+    return steps_s
+
+
+def compute_block_length(steps_s: Sequence[float]) -> int:
+    """Return the number of steps that take about 0.2 s, or longer if some wait for many batches at once.
+
+    Several slow readers deliver their batches together, and resident data is prepared for many steps. A
+    block must have its share of the steps that wait: as many as lie from one to the next, up to four
+    times while that takes less than a second. One slow step among many fast ones is no such wait.
+    """
+    step_s = max(statistics.fmean(steps_s), 1e-6)
+    waits = [value for value in steps_s if value > _WAIT_FACTOR * step_s]
+    length = max(1, round(BLOCK_S / step_s))
+    if not waits or (len(waits) == 1 and waits[0] < _WAIT_SHARE * sum(steps_s)):
+        return length
+    distance = len(steps_s) / len(waits)
+    repetitions = min(_WAITS, max(1, round(_LONG_BLOCK_S / (distance * step_s))))
+    return max(length, math.ceil(distance * repetitions))
