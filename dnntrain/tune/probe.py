@@ -25,6 +25,9 @@ REQUEST_FILE, RESULT_FILE = "request.json", "result.json"
 #: The modules of the processes that measure.
 WORKERS = {"probe": "dnntrain.tune.speed_worker", "memory": "dnntrain.tune.memory_worker"}
 
+#: Begins the verdict on a setting for which the time did not suffice.
+UNDECIDED = "undecided"
+
 #: A setting must make steps faster than this, at the lower end of the interval.
 _LEAST_GAIN = 1.01
 #: Largest relative difference of the first losses for the grade ROUNDING.
@@ -153,7 +156,7 @@ def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) ->
               `startup_s`, `step_s` of both lines, and the first `losses` of both
     """
     if measured["ratio"] is None:
-        verdict = "not faster" if measured["median"] < 1 else "undecided"
+        verdict = "not faster" if measured["median"] < 1 else UNDECIDED
         after = pluralize(measured["pairs"], "pair")
         return replace(probe, verdict=f"{verdict}: {measured['median']:.2f} × as fast after {after} of blocks")
     first, second = measured["losses"]

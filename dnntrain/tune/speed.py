@@ -19,7 +19,7 @@ from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.tune.budget import Budget
 from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
-from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
+from dnntrain.tune.probe import UNDECIDED, Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.roofline import LEAST_GAIN, measure_roofline
 from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
@@ -102,6 +102,12 @@ class SpeedResult:
     skipped: list[str] = field(default_factory=list)
     is_reliable: bool = True
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the machine was idle, and every setting was decided within the budget."""
+        is_decided = not any(probe.verdict.startswith(UNDECIDED) for probe in self.probes)
+        return self.is_reliable and not self.skipped and is_decided
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -48,7 +48,7 @@ def answer_line(
 def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, say: Say) -> TunedSettings:
     """Return the best settings for the goal, with their evidence.
 
-    A result is kept unless the machine was busy. It counts for the same line only: the settings that
+    A result is kept unless the machine was busy or the budget was spent. It counts for the same line only: the settings that
     the line has already are part of the question.
     """
     key, question = make_speed_key(session.config, session.hardware, session.data.dataset.digest), request.as_question()
@@ -59,6 +59,6 @@ def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, sa
     if not result.words:
         say(f"nothing is better than the line as it is for --goal {request.goal}")
     tuned = TunedSettings(tuple(result.words), key, make_evidence(result))
-    if result.is_reliable and not result.skipped:
+    if result.is_final:
         cache_settings(tuned, question)
     return tuned

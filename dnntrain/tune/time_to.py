@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training.metrics_writer import read_rows
-from dnntrain.tune.probe import Probe, describe_probe
+from dnntrain.tune.probe import UNDECIDED, Probe, describe_probe
 from dnntrain.tune.speed import (
     Say,
     SpeedRequest,
@@ -133,7 +133,7 @@ def compare_runs(
     while len(pairs) < _MAX_PAIRS:
         if time.monotonic() > deadline:
             return replace(
-                probe, verdict=f"undecided after {pluralize(len(pairs), 'pair')} of runs: --budget is spent"
+                probe, verdict=f"{UNDECIDED} after {pluralize(len(pairs), 'pair')} of runs: --budget is spent"
             ), pairs
         number = len(pairs)
         order = (0, 1) if number % 2 == 0 else (1, 0)
@@ -149,7 +149,7 @@ def compare_runs(
             probe = replace(probe, ratio=(ratio.median, ratio.low, ratio.high))
             if not ratio.low <= 1.0 <= ratio.high:
                 return replace(probe, verdict="faster" if ratio.low > 1.0 else "not faster"), pairs
-    return replace(probe, verdict=f"undecided after {pluralize(len(pairs), 'pair')} of runs"), pairs
+    return replace(probe, verdict=f"{UNDECIDED} after {pluralize(len(pairs), 'pair')} of runs"), pairs
 
 
 def run_to_value(request: SpeedRequest, words: Sequence[str], seed: int) -> RunToValue:

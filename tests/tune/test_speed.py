@@ -127,6 +127,15 @@ def test_the_line_has_the_settings_that_were_kept() -> None:
     assert make_evidence(result)["line"] == "train.cpu_threads=1 train.compile=on"
 
 
+def test_an_answer_is_final_if_each_setting_was_decided_on_an_idle_machine() -> None:
+    probes: list[Any] = [judge_with(ratio=[0.8, 0.7, 0.9])]
+    assert SpeedResult(probes=probes).is_final
+    assert not SpeedResult(probes=probes, skipped=["train.compile=on"]).is_final
+    assert not SpeedResult(probes=probes, is_reliable=False).is_final
+    undecided = judge_with(ratio=None, median=1.3, pairs=2)
+    assert not SpeedResult(probes=[*probes, undecided]).is_final
+
+
 @pytest.mark.slow
 def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["data=digits", "model=mlp", "train.max_examples=320", "train.micro_batch_size=16", "precision=fp32"]
