@@ -227,25 +227,25 @@ def read_ahead(
         yield from (check_reply(reader[request]) for request in requests)
         return
     check_shared_memory(batch_bytes, workers, option=option)
-    loader: DataLoader[Reply] = DataLoader(
-        reader,
-        sampler=requests,
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=device.startswith("cuda"),
-        multiprocessing_context="fork" if hasattr(os, "fork") else None,
-        timeout=_POLL_S,
-        collate_fn=return_reply,
-        worker_init_fn=start_worker,
-        # A loader draws a seed for its workers, which use none; torch's own generator would shift
-        # later dropout masks.
-        generator=torch.Generator(),
-    )
     with warnings.catch_warnings(), preserve_signal_handler("SIGCHLD"):
         # Newer Pythons warn of any fork beside threads; the workers take no lock that a thread of
         # this process could hold.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", message=".*worker processes in total.*")
+        loader: DataLoader[Reply] = DataLoader(
+            reader,
+            sampler=requests,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=device.startswith("cuda"),
+            multiprocessing_context="fork" if hasattr(os, "fork") else None,
+            timeout=_POLL_S,
+            collate_fn=return_reply,
+            worker_init_fn=start_worker,
+            # A loader draws a seed for its workers, which use none; torch's own generator would shift
+            # later dropout masks.
+            generator=torch.Generator(),
+        )
         replies = start_workers(loader)
     try:
         while True:

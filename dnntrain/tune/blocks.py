@@ -35,7 +35,7 @@ def compute_block_length(steps_s: Sequence[float]) -> int:
 
     Several slow readers deliver their batches together, and resident data is prepared for many steps. A
     block must have its share of the steps that wait: as many as lie from one to the next, up to four
-    times while that takes less than a second. One slow step among many fast ones is no such wait.
+    times while that takes less than a second. One slow step among many fast ones does not count.
     """
     step_s = max(statistics.fmean(steps_s), 1e-6)
     waits = [value for value in steps_s if value > _WAIT_FACTOR * step_s]

@@ -153,7 +153,7 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     old, new = request["words"]
     configs = base.decode(old), base.decode(new, request["without"])
     with ExitStack() as stack:
-        # Neither line pays for the imports, and for files that the system has not read yet.
+        # Neither line pays for the imports, and for files that the system reads for the first time.
         open_session(configs[0], world or World())
         lines = []
         for config in configs:

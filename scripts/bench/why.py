@@ -87,7 +87,7 @@ def list_cases(folder: Path) -> dict[str, Case]:
         "data": Case("data", (*SMALL, *waiting, "data.num_workers=0")),
         "worker": Case("data", (*SMALL, *waiting, "data.num_workers=1")),
         "batch": Case("small batch", (*SMALL, "train.batch_size=4")),
-        "bf16": Case("compute", ("data=digits", "model=mlp", "model.hidden=[2048,2048]", "precision=fp32")),
+        "bf16": Case("compute", (*SMALL, "model.hidden=[2048,2048]", "train.batch_size=512")),
         "bucket": Case(
             "communication",
             (*SMALL, "model.hidden=[2048,2048]", "parallel=ddp", "launch.nproc=2", "parallel.bucket_size_mb=1000"),
