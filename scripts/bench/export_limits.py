@@ -51,7 +51,7 @@ def main() -> None:
         integers = onnxruntime_times(exports / "onnx_int8" / "model_int8.onnx", images)
         say_onnxruntime(floats, integers)
         in_onednn("compiled bf16", CompiledModel(trained.model, "cpu", torch.bfloat16), images)
-        in_onednn("pt2_int8", open_export(exports / "pt2_int8").load("cpu"), images)
+        in_onednn("pt2_int8", open_export(exports / "pt2_int8").load("cpu", trust=True), images)
         layers = shapes(trained.model, images)
         products(layers, arguments.batch)
         traffic(layers)

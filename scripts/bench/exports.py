@@ -93,7 +93,7 @@ def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
         rounds=arguments.rounds,
         seconds=arguments.seconds,
-        accuracy=False,
+        should_evaluate=False,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     rows = {found.name: found for found in timed}

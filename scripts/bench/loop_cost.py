@@ -203,7 +203,7 @@ def train_accelerate(model_name: str, steps: int) -> None:
     accelerator = Accelerator(cpu=True)
     model = network(model_name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    loader = torch.utils.data.DataLoader(_Indexed(*images_and_labels()), batch_size=None, sampler=None)
+    loader = torch.utils.data.DataLoader(_Indexed(*images_and_labels()), batch_size=None, sampler=None)  # type: ignore[arg-type, var-annotated]
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     step = 0
     while step < steps:

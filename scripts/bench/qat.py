@@ -43,16 +43,8 @@ def rows(model: str, folder: Path) -> dict[str, list[float]]:
         words = (*MODELS[model], f"seed={seed}")
         plain = trained(folder / f"float-{seed}", *words, "train.duration=12ep")
         scratch = trained(folder / f"qat-{seed}", *words, "train.duration=12ep", "quant=qat")
-        tuned = trained(
-            *(
-                folder / f"tuned-{seed}",
-                *words,
-                "train.duration=4ep",
-                "quant=qat",
-                f"init_from={plain}",
-                "optim.lr=3e-4",
-            )
-        )
+        further = ("train.duration=4ep", "quant=qat", f"init_from={plain}", "optim.lr=3e-4")
+        tuned = trained(folder / f"tuned-{seed}", *words, *further)
         for name, run in (("float", plain), ("qat", scratch), ("qat after float", tuned)):
             found.setdefault(name, []).append(accuracy(run))
             found.setdefault(f"{name}, int8 export", []).append(accuracy(exported(run)))

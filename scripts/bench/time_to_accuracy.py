@@ -139,7 +139,7 @@ def accuracy_by_step(run_dir: Path) -> dict[int, float]:
     dataset = config.data.build()
     data = prepare_data(config, dataset)
     model = config.model.build(ModelShape.from_spec(data.spec))
-    outputs = SpmdExecutor(model, lambda outputs, batch: outputs, device="cpu").compute_outputs
+    outputs = SpmdExecutor(model, lambda outputs, batch: batch.targets, device="cpu").compute_outputs
     index = data.test
     accuracies = {}
     for path in reversed(list_checkpoints(run_dir / "checkpoints")):
