@@ -88,7 +88,7 @@ def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
     command(["export", str(run), "--format=auto", f"--batches={batches}", threads, *QUANT])
     best_integers(run, arguments.threads)
     timed = measure_candidates(
-        make_candidates([run], runtimes=get_args(BenchRuntime)),
+        make_candidates([run], runtimes=get_args(BenchRuntime), trust=True),
         BATCHES,
         threads=arguments.threads,
         rounds=arguments.rounds,
