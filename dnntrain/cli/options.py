@@ -23,6 +23,7 @@ class Option(NamedTuple):
     short        other spellings
     operand      the operand that it belongs to, if not to all of a command: `tune lr --lowest`
     needs        another option, and the values with which this one has an effect
+    example      a value for the message of a mistake, if there is no default
     """
 
     name: str
@@ -33,6 +34,12 @@ class Option(NamedTuple):
     short: tuple[str, ...] = ()
     operand: str = ""
     needs: tuple[str, tuple[str, ...]] | None = None
+    example: str = ""
+
+    @property
+    def example_text(self) -> str:
+        """A value as it is typed; empty if the option names none."""
+        return self.default_text or self.example
 
     @property
     def key(self) -> str:

@@ -167,7 +167,7 @@ def _split_flags(argv: Sequence[str], mistakes: list[tuple[str, str]]) -> tuple[
             flags.append(Flag(spelling, options[spelling], None))
         elif not equals and (not rest or rest[0].partition("=")[0] in options):
             option = options[spelling]
-            example = option.default_text or option.placeholder or option.name.upper()
+            example = option.example_text or option.placeholder or option.name.upper()
             mistakes.append((f"{spelling} needs a value", f"as in {spelling} {example}"))
         else:
             words_of_option = [text if equals else rest.pop(0)]
@@ -210,7 +210,7 @@ def _read_options(
             try:
                 values[option.key] = option.convert(flag.text)
             except ValueError as error:
-                hint = f"as in {flag.spelling} {option.default_text}" if option.default_text else option.doc
+                hint = f"as in {flag.spelling} {option.example_text}" if option.example_text else option.doc
                 mistakes.append((f"{flag.spelling} {flag.text}: {error}", hint))
     check_effects(options, values, {flag.option.name for flag in flags}, mistakes)
     return values

@@ -153,6 +153,7 @@ TRAINING_COMMANDS: dict[str, Command] = {
                 None,
                 "T",
                 operand="speed",
+                example="120s",
             ),
             Option(
                 "max-slowdown",
