@@ -29,7 +29,7 @@ WORKERS = {"probe": "dnntrain.tune.speed_worker", "memory": "dnntrain.tune.memor
 UNDECIDED = "undecided"
 
 #: A setting must make steps faster than this, at the lower end of the interval.
-_LEAST_GAIN = 1.01
+LEAST_GAIN = 1.01
 #: Largest relative difference of the first losses for the grade ROUNDING.
 _ROUNDING = 1e-5
 #: Seconds that the start of a probe may take beyond its time.
@@ -169,7 +169,7 @@ def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) ->
     startup_s = max(0.0, measured["startup_s"])
     if (probe.grade == "bitwise" and first != second) or (probe.grade == "rounding" and difference > _ROUNDING):
         verdict = "other losses"
-    elif low <= _LEAST_GAIN:
+    elif low <= LEAST_GAIN:
         verdict = "not faster"
     elif total_steps and startup_s > saved_s * total_steps:
         pays_after = round(startup_s / max(saved_s, 1e-9))

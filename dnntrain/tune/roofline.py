@@ -20,7 +20,7 @@ _FREED_CORES_GAIN = 1.05
 #: Passes that reach the rate of a matrix product may still become faster by this share of their time.
 _LEAST_LOSS = 0.05
 #: A setting that cannot gain this factor is not tried.
-LEAST_GAIN = 1.02
+LEAST_EXPECTED_GAIN = 1.02
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Roofline:
             for value in setting.values
         ]
         gains.sort(key=lambda item: -round(item[2], 2))
-        attempts = [(word, grade) for word, grade, gain in gains if gain >= LEAST_GAIN]
-        return attempts, [(word, gain) for word, _, gain in gains if gain < LEAST_GAIN]
+        attempts = [(word, grade) for word, grade, gain in gains if gain >= LEAST_EXPECTED_GAIN]
+        return attempts, [(word, gain) for word, _, gain in gains if gain < LEAST_EXPECTED_GAIN]
 
 
 def bound_gain(step: StepTime, key: str) -> float:

@@ -20,7 +20,7 @@ from dnntrain.tune.budget import Budget
 from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import UNDECIDED, Probe, ProbeRequest, describe_probe, run_probe
-from dnntrain.tune.roofline import LEAST_GAIN, measure_roofline
+from dnntrain.tune.roofline import LEAST_EXPECTED_GAIN, measure_roofline
 from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_seconds, pluralize
@@ -183,7 +183,7 @@ def _order_attempts(
     attempts, others = roofline.order_attempts(settings)
     result.details = {"step": asdict(roofline.step), "left_out": dict(others)}
     if others:
-        say(f"left out, since they cannot gain {LEAST_GAIN - 1:.0%}: {' '.join(word for word, _ in others)}")
+        say(f"left out, since they cannot gain {LEAST_EXPECTED_GAIN - 1:.0%}: {' '.join(word for word, _ in others)}")
     trying = f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}"
     say(f"a step takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
     return budget_s, attempts

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.tune.blocks import FEWEST_FIRST_STEPS, FIRST_STEPS, compute_block_length, make_first_steps
 from dnntrain.tune.lines import Line
-from dnntrain.tune.probe import REQUEST_FILE, RESULT_FILE, write_failure
+from dnntrain.tune.probe import LEAST_GAIN, REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.evidence import compute_effect_interval
 from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.processes import die_with_parent
@@ -181,9 +181,9 @@ def _time_in_turns(
 ) -> tuple[list[float], list[float]]:
     """Return the seconds of a step in each block, pair by pair, of both lines.
 
-    It ends as soon as the interval excludes 1, or after `seconds` with the pairs that an interval
-    needs. It ends without these pairs if the clock has passed `limit_at_s`, too, or if it `ends_early` and
-    the new line lost each of the first pairs.
+    It ends as soon as the interval decides, or after `seconds` with the pairs that an interval needs. It
+    ends without these pairs if the clock has passed `limit_at_s`, too, or if it `ends_early` and the new
+    line lost each of the first pairs.
     """
     from dnntrain.tune.step_time import agree
 
@@ -201,7 +201,7 @@ def _time_in_turns(
             is_over = now > max(deadline, limit_at_s) or (ends_early and is_futile)
         else:
             ratio = compare_times(*times, examples)
-            is_over = not ratio.low <= 1.0 <= ratio.high or now > deadline
+            is_over = is_decided(ratio) or now > deadline
         if agree(is_over):
             break
     return times
@@ -225,6 +225,11 @@ def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -
     differences = [math.log(before / after * examples) for before, after in zip(old, new, strict=True)]
     interval = compute_effect_interval(differences)
     return Ratio(compute_median_ratio(old, new, examples), math.exp(interval.low), math.exp(interval.high))
+
+
+def is_decided(ratio: Ratio) -> bool:
+    """Return whether the interval says that the new line is faster by enough, or slower."""
+    return ratio.low > LEAST_GAIN or ratio.high < 1.0
 
 
 def compute_median_ratio(old: Sequence[float], new: Sequence[float], examples: float) -> float:

@@ -23,7 +23,7 @@ from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
 from dnntrain.tune.speed_settings import list_speed_settings
-from dnntrain.tune.speed_worker import TimedLine, compare_times, open_line
+from dnntrain.tune.speed_worker import Ratio, TimedLine, compare_times, is_decided, open_line
 from dnntrain.utils.world import World
 
 FASTER: dict[str, Any] = {
@@ -150,6 +150,15 @@ def test_settings_are_measured_and_the_evidence_is_printed(capsys: pytest.Captur
         else:
             assert probe["ratio"][1] <= probe["ratio"][0] <= probe["ratio"][2]
             assert probe["verdict"] in ("faster", "not faster", "other losses")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decided"),
+    [(1.005, 1.9, False), (1.02, 1.9, True), (0.9, 0.99, True), (0.9, 1.005, False)],
+)
+def test_a_comparison_goes_on_until_its_interval_gives_a_verdict(low: float, high: float, decided: bool) -> None:
+    """An interval that begins between 1 and the least gain excludes 1, but the setting would not be kept."""
+    assert is_decided(Ratio((low + high) / 2, low, high)) == decided
 
 
 @pytest.mark.parametrize(
