@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 #: First steps of a measurement, in which kernels are chosen and memory is allocated; fewer if they take longer than
 #: so many seconds.
 FIRST_STEPS, FEWEST_FIRST_STEPS, _FIRST_STEPS_S = 8, 3, 4.0
+#: A trainer of a measurement is built for so many steps; it never makes them all.
+UNREACHED_STEPS = 1_000_000
 #: Seconds of a block of steps, and of one with steps that wait.
 BLOCK_S, _LONG_BLOCK_S = 0.2, 1.0
 #: A step waits if it takes so many times the mean; a single one only if it takes more than this share of the time.
@@ -17,10 +19,17 @@ _WAIT_FACTOR, _WAIT_SHARE = 2.0, 0.5
 _WAITS = 4
 
 
+def agree(number: float) -> int:
+    """Return the whole number of the main rank on all ranks; each rank has its own clock."""
+    import torch
+
+    from dnntrain.distributed.collectives import gather_tensors
+
+    return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
+
+
 def make_first_steps(run: Callable[[int], float], most: int, fewest: int = FEWEST_FIRST_STEPS) -> list[float]:
     """Make steps with `run` and return the seconds of each: `most`, or fewer if they are slow."""
-    from dnntrain.tune.step_time import agree
-
     steps_s: list[float] = []
     while len(steps_s) < most:
         steps_s.append(run(1))

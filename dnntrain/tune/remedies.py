@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dnntrain.config.groups import LISTS
-from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.roofline import bound_gain, compute_bound
-from dnntrain.tune.speed_settings import can_be_resident, list_speed_settings
+from dnntrain.tune.speed_settings import can_be_resident, count_readers, list_speed_settings
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
 
@@ -74,7 +73,7 @@ def _list_data_remedies(session: Session, bound: float) -> Iterator[Remedy]:
     if session.plan.data.resident:
         return
     cores = count_cores()
-    present = choose_worker_count(session.config.data.num_workers, session.plan.ranks)
+    present = count_readers(session)
     counts = sorted({2 * cores, 4 * cores, 8}, key=lambda count: (count != 2 * cores, count))
     if can_be_resident(session):
         yield Remedy(DATA, ("data.pipeline=resident",), SpeedGrade.BITWISE, bound)

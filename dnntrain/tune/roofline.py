@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.search import measure_on_ranks
+from dnntrain.tune.speed_settings import count_readers
 from dnntrain.tune.step_time import GAPS, Rate, StepTime, measure_step_time
 from dnntrain.utils.hardware import release_memory, use_threads
 
@@ -113,8 +113,7 @@ def measure_roofline(session: Session, seconds: float, tries_bf16: bool) -> Roof
     factor = _measure_bf16_factor(session.device, plan.threads) if tries_bf16 else 1.0
     # The processes of probes need the memory.
     release_memory(session.device)
-    workers = 0 if plan.data.resident else choose_worker_count(session.config.data.num_workers, plan.ranks)
-    return Roofline(step, passes_rate, factor, plan.threads, workers)
+    return Roofline(step, passes_rate, factor, plan.threads, count_readers(session))
 
 
 def _measure_bf16_factor(device: str, threads: int) -> float:

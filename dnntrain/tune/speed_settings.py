@@ -53,6 +53,12 @@ def list_memory_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetti
     return select_allowed(settings, allow)
 
 
+def count_readers(session: Session) -> int:
+    """Return the processes with which a rank of the run reads its data."""
+    plan = session.plan
+    return 0 if plan.data.resident else choose_worker_count(session.config.data.num_workers, plan.ranks)
+
+
 def can_be_resident(session: Session) -> bool:
     """Return whether data that processes read would take a small part of the memory."""
     data = session.plan.data
@@ -76,8 +82,8 @@ def select_allowed(settings: Iterable[SpeedSetting], allow: SpeedGrade) -> list[
 def _list_choice_settings(session: Session) -> list[SpeedSetting]:
     """Return those that the choices of the run declare."""
     plan = session.plan
-    workers = choose_worker_count(session.config.data.num_workers, plan.ranks)
-    facts = SpeedFacts(count_cores(), plan.data.resident, plan.precision.torch_dtype is None, plan.ranks, workers)
+    is_float32 = plan.precision.torch_dtype is None
+    facts = SpeedFacts(count_cores(), plan.data.resident, is_float32, plan.ranks, count_readers(session))
     return [
         setting for choice in session.config.name_choices().values() for setting in choice.list_speed_settings(facts)
     ]

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dnntrain.errors import ConfigError, DnntrainError
-from dnntrain.tune.blocks import FEWEST_FIRST_STEPS, FIRST_STEPS, compute_block_length, make_first_steps
+from dnntrain.tune.blocks import (
+    FEWEST_FIRST_STEPS,
+    FIRST_STEPS,
+    UNREACHED_STEPS,
+    agree,
+    compute_block_length,
+    make_first_steps,
+)
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import LEAST_GAIN, REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.evidence import compute_effect_interval
@@ -35,8 +42,6 @@ _TIMED_STEPS, _TIMED_S = 64, 0.5
 _MIN_PAIRS, _MAX_PAIRS = 6, 40
 #: A probe ends after so many pairs if the new line is slower in each.
 _FUTILE_PAIRS = 3
-#: A trainer of a probe is built for so many steps; it never makes them all.
-_STEPS = 1_000_000
 
 
 @dataclass
@@ -64,8 +69,6 @@ class TimedLine:
 
     def choose_block_length(self) -> int:
         """Return the steps of a block, by the steps after the first; some more are made if those were fast."""
-        from dnntrain.tune.step_time import agree
-
         steps_s = self.first_steps_s[1:]
         while len(steps_s) < _TIMED_STEPS and agree(sum(steps_s) < _TIMED_S):
             steps_s.append(self.run(1))
@@ -185,8 +188,6 @@ def _time_in_turns(
     ends without these pairs if the clock has passed `limit_at_s`, too, or if it `ends_early` and the new
     line lost each of the first pairs.
     """
-    from dnntrain.tune.step_time import agree
-
     counts = [line.choose_block_length() for line in lines]
     deadline = time.perf_counter() + seconds
     times: tuple[list[float], list[float]] = ([], [])
@@ -251,7 +252,7 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLi
         if row["split"] == "train" and not keeps_callbacks:
             losses.append(float(row["loss"]))
 
-    trainer = build_scratch_trainer(session, _STEPS, record_loss, keeps_callbacks)
+    trainer = build_scratch_trainer(session, UNREACHED_STEPS, record_loss, keeps_callbacks)
     trainer.start_session()
     build_s, plan, steps = time.perf_counter() - started, session.plan, iterate_steps(trainer.loop)
     return TimedLine(trainer, steps, plan.threads, plan.batch_size, session.device, build_s, losses)

@@ -10,20 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from dnntrain.distributed.collectives import gather_tensors
 from dnntrain.input.streaming import PREFETCHED
-from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols import Hooks, TrainerHandles
 from dnntrain.run.scratch import build_scratch_trainer
 from dnntrain.training import step_phases as phase
 from dnntrain.training.loop import iterate_steps
 from dnntrain.training.step_phases import PHASES, mark_hooks, mark_trainer
 from dnntrain.tune.attainable import AttainableRates, make_synchronizer, measure_attainable_rates
-from dnntrain.tune.blocks import FIRST_STEPS, make_first_steps
+from dnntrain.tune.blocks import FIRST_STEPS, UNREACHED_STEPS, agree, make_first_steps
 from dnntrain.tune.phase_clock import PhaseClock
+from dnntrain.tune.speed_settings import count_readers
 from dnntrain.utils.hardware import use_threads
 
 if TYPE_CHECKING:
@@ -34,8 +32,6 @@ GAPS = "gaps"
 
 #: Blocks of steps, in turns without and with the clock.
 _BLOCKS = 4
-#: A trainer is built for so many steps; it never makes them all.
-_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -98,13 +94,12 @@ def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple
         marked = mark_hooks(name, hooks, clock.mark)
         return marked if not name.startswith("optim=") else _add_binding(marked, handles)
 
-    trainer = build_scratch_trainer(session, _STEPS, lambda row: None, True, mark_method)
+    trainer = build_scratch_trainer(session, UNREACHED_STEPS, lambda row: None, True, mark_method)
     try:
         trainer.start_session()
         steps = iterate_steps(mark_trainer(trainer, clock.mark))
-        plan, wanted = session.plan, session.config.data.num_workers
         # The cores of the ranks may differ, and all of them must make the same steps.
-        workers = agree(0 if plan.data.resident else choose_worker_count(wanted, plan.ranks))
+        workers = agree(count_readers(session))
         suspend_sync = trainer.loop.executor.suspend_sync
         step_time = _time_steps(steps, clock, session, seconds, workers, suspend_sync)
         moved_bytes = _count_optimizer_bytes(handles[0])
@@ -169,11 +164,6 @@ def _time_steps(
     phases = {name: measured[name] for name in names}
     phases[GAPS] = max(0.0, marked_s / total - sum(phases.values()))
     return StepTime((plain_s if blocks > 1 else marked_s) / total, session.plan.batch_size, phases)
-
-
-def agree(number: float) -> int:
-    """Return the whole number of the main rank on all ranks; each rank has its own clock."""
-    return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
 
 
 def _count_optimizer_bytes(handles: TrainerHandles) -> int:
