@@ -36,6 +36,8 @@ class ExportCandidate:
 
 EXPORT_CANDIDATES = (
     ExportCandidate("onnx", "onnx"),
+    ExportCandidate("openvino", "openvino"),
+    ExportCandidate("openvino_bf16", "openvino", "eager_bf16"),
     ExportCandidate("pt2", "pt2"),
     ExportCandidate("pt2_bf16", "pt2", "eager_bf16"),
     ExportCandidate("pt2_compiled", "pt2", "compiled"),
@@ -43,13 +45,14 @@ EXPORT_CANDIDATES = (
     ExportCandidate("aoti", "aoti"),
     ExportCandidate("onnx_int8", "onnx_int8"),
     ExportCandidate("pt2_int8", "pt2_int8"),
+    ExportCandidate("openvino_int8", "openvino_int8"),
 )
 
 #: Seconds that an export takes on average; a compiled one takes longer.
 _EXPORT_S = 20.0
 
 #: The formats that quantize.
-_QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8")
+_QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8", "openvino_int8")
 
 
 def export_fastest(

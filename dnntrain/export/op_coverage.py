@@ -113,7 +113,7 @@ def measure_onnx_coverage(path: Path, inputs: Tensor, batch: int | None = None) 
             else _NUMBER_FORMATS.get(input_shapes[0][0], input_shapes[0][0])
         )
         op_counts.append((number_format, kind, macs))
-    return _sum_coverage(op_counts, len(inputs))
+    return sum_coverage(op_counts, len(inputs))
 
 
 #: Operators of ONNX Runtime that multiply and add, and the input that holds the weight.
@@ -177,7 +177,7 @@ def measure_torch_coverage(run: Callable[[Tensor], Tensor], inputs: Tensor) -> O
             op_count = _count_torch_macs(event["name"], arguments)
             if op_count is not None:
                 op_counts.append(op_count)
-    return _sum_coverage(op_counts, len(inputs))
+    return sum_coverage(op_counts, len(inputs))
 
 
 def _count_torch_macs(name: str, arguments: Mapping[str, Any]) -> tuple[str, str, float] | None:
@@ -255,7 +255,8 @@ def _to_pair(values: list[int]) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def _sum_coverage(op_counts: Iterable[tuple[str, str, float]], examples: int) -> OpCoverage:
+def sum_coverage(op_counts: Iterable[tuple[str, str, float]], examples: int) -> OpCoverage:
+    """Return the coverage for one example from (number format, operator, multiply-adds) of `examples`."""
     macs: Counter[str] = Counter()
     operators: Counter[str] = Counter()
     for number_format, operator, count in op_counts:

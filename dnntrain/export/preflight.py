@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-import logging
 import re
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from dnntrain.errors import ConfigError, DataError
+from dnntrain.export.silence import silence_output
 from dnntrain.protocols import QuantChoice
 
 #: `File "net.py", line 10, in forward, code: if x.mean() > 0:`, or with the code in the next line,
@@ -69,7 +65,7 @@ def _explain_failure(model: nn.Module, inputs: torch.Tensor) -> str | None:
     Tracing does not compare precisions, so the model runs once.
     """
     try:
-        with _silence_output(), torch.no_grad():
+        with silence_output(), torch.no_grad():
             model.eval()(inputs)
     except Exception as error:  # the model's own code may raise anything
         return summarize_error(error)
@@ -102,7 +98,7 @@ def explain_untraceable(model: nn.Module, inputs: torch.Tensor, strict_modes: tu
     failure: Exception | None = None
     for strict in strict_modes:
         try:
-            with _silence_output(), torch.no_grad():
+            with silence_output(), torch.no_grad():
                 torch.export.export(
                     model.eval(), (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict
                 )
@@ -131,16 +127,3 @@ def summarize_error(error: Exception) -> str:
         return first_line
     file, line, code = model_frames[-1]
     return f"{first_line}, at {Path(file).name}:{line}: {code.strip()}"
-
-
-@contextmanager
-def _silence_output() -> Iterator[None]:
-    """Suppress what torch logs and prints before it raises, and the network's own output."""
-    previous_level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous_level)

@@ -24,15 +24,17 @@ class Int8Static(PostTraining):
     value (`minmax`), the range that keeps `percentile` % of all values, half of the rest beyond each
     end that is not 0 (`percentile`), or the range with the least squared rounding error
     (`histogram`). Convolutions, linear layers and residual additions compute in integers; the
-    outputs of the model stay in float. Source: Jacob et al., "Quantization and Training of Neural Networks for
-    Efficient Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow and ONNX Runtime's
-    quantizer.
+    outputs of the model stay in float. OpenVINO's model is quantized by NNCF, with its own estimate of
+    these ranges, made symmetric: zero is 0, or 128 if there are negative values. Source: Jacob et al.,
+    "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018;
+    torchao's PT2E flow, ONNX Runtime's quantizer and NNCF.
     """
 
+    formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8", "openvino_int8")
     needs_calibration: ClassVar[bool] = True
 
-    backend: Literal["auto", "inductor", "onnxruntime"] = (
-        "auto"  # runtime of the integers; auto: the faster on this machine
+    backend: Literal["auto", "inductor", "onnxruntime", "openvino"] = (
+        "auto"  # runtime of the integers; auto: the fastest on this machine
     )
     bench_batch_sizes: tuple[PositiveInt, ...] = (1, 64)  # batch sizes that backend=auto measures
     calibration_batches: PositiveInt = 8  # batches of training images that determine the ranges

@@ -160,7 +160,9 @@ MODEL_COMMANDS: dict[str, Command] = {
             Option("format", "the format; auto: the fastest on this machine", _Format, "safetensors"),
             Option("path", "the folder to write; otherwise exports/FORMAT of the run", Path, placeholder="DIR"),
             Option("threads", "CPU threads; otherwise as many as there are cores", PositiveInt, None, "N"),
-            Option("runtime", "how the program computes", ExportRuntime, "eager", needs=("format", ("pt2",))),
+            Option(
+                "runtime", "how the program computes", ExportRuntime, "eager", needs=("format", ("pt2", "openvino"))
+            ),
             Option(
                 "batches",
                 "batch sizes to measure at; otherwise those of the quantization",
@@ -181,7 +183,7 @@ MODEL_COMMANDS: dict[str, Command] = {
                 "a fixed number of images in a call; otherwise any number",
                 PositiveInt,
                 placeholder="N",
-                needs=("format", ("onnx", "onnx_int8", "pt2", "aoti")),
+                needs=("format", ("onnx", "onnx_int8", "pt2", "aoti", "openvino", "openvino_int8")),
             ),
             TRUST,
             JSON,

@@ -58,6 +58,7 @@ class ExportFormat:
     is_exact    true if the outputs equal the source's up to rounding
     devices     kinds of device that it runs on, the preferred one first
     options     names of the `ExportOptions` that it supports
+    requires    packages that it imports; `extra` is the extra that installs them
     """
 
     name: str
@@ -71,6 +72,7 @@ class ExportFormat:
     is_exact: bool = True
     suffix: str = ""
     requires: tuple[str, ...] = field(default=())
+    extra: str = ""
     devices: tuple[str, ...] = ("cpu",)
     options: tuple[str, ...] = ()
 
@@ -120,5 +122,5 @@ def check_installed(export_format: ExportFormat) -> None:
     if missing:
         raise ConfigError(
             f"--format {export_format.name} needs {', '.join(missing)}",
-            "run: pip install 'dnntrain[onnx]', or use --format pt2",
+            f"run: pip install 'dnntrain[{export_format.extra}]', or use --format pt2",
         )

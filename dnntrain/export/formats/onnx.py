@@ -93,4 +93,5 @@ FORMAT = ExportFormat(
     suffix=".onnx",
     options=("opset", "half", "batch"),
     requires=("onnx", "onnxscript", "onnxruntime"),
+    extra="onnx",
 )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib import import_module
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
 from dnntrain.export.onnx_files import check_opset, fix_batch, write_metadata
 from dnntrain.export.onnx_quantizer import quantize_static
 from dnntrain.export.op_coverage import check_share, measure_onnx_coverage
+from dnntrain.export.silence import silence_output
 from dnntrain.utils.hardware import has_vnni
 
 FILE_NAME = "model_int8.onnx"
@@ -48,7 +45,7 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
     options: Any = source.quant
     float_path, prepared_path = folder / ".float.onnx", folder / ".prepared.onnx"
     export_onnx(source, float_path)
-    with _silence_output():
+    with silence_output():
         try:
             shapes = import_module("onnxruntime.quantization.shape_inference")
             shapes.quant_pre_process(str(float_path), str(prepared_path), skip_symbolic_shape=True)
@@ -82,18 +79,6 @@ def _quantize_dynamic(model_path: Path, target_path: Path, per_channel: bool) ->
     )
 
 
-@contextmanager
-def _silence_output() -> Iterator[None]:
-    """Suppress the quantizer's output on the root logger and on stdout, which is for results."""
-    previous_level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logging.disable(previous_level)
-
-
 FORMAT = ExportFormat(
     "onnx_int8",
     "8-bit integers in ONNX Runtime",
@@ -104,4 +89,5 @@ FORMAT = ExportFormat(
     suffix=".onnx",
     options=("opset", "batch"),
     requires=("onnx", "onnxscript", "onnxruntime"),
+    extra="onnx",
 )

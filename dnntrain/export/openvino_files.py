@@ -1,0 +1,87 @@
+"""Read, write and run OpenVINO's model files: the graph in XML, and its weights."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnntrain.errors import CheckpointError
+from dnntrain.export.formats import ExportRequest, Runner, resolve_model_file
+from dnntrain.export.formats.onnx import export_onnx
+
+MODEL_NAME, WEIGHTS_NAME = "model.xml", "model.bin"
+
+#: The packages of the extra `openvino`, and those that write ONNX, which OpenVINO reads.
+REQUIRED_PACKAGES = ("openvino", "onnx", "onnxscript")
+
+
+def import_openvino() -> Any:
+    """Return the module openvino, without the package that sends how it is used to its maker."""
+    block_telemetry()
+    return import_module("openvino")
+
+
+def block_telemetry() -> None:
+    """Make the import of openvino_telemetry fail.
+
+    openvino and nncf then replace it by functions that do nothing. nncf would send an event for each
+    quantization, without a question.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def convert_model(source: ExportRequest, folder: Path) -> Any:
+    """Return the float network as an OpenVINO model for any number of examples."""
+    path = folder / ".float.onnx"
+    export_onnx(source, path)
+    model = import_openvino().Core().read_model(str(path))
+    path.unlink()
+    return model
+
+
+def save_model(model: Any, folder: Path, batch: int | None) -> None:
+    """Write `model` into `folder`, for `batch` examples or any number."""
+    if batch is not None:
+        model.reshape([batch, *model.input().partial_shape[1:]])
+    import_openvino().save_model(model, str(folder / MODEL_NAME), compress_to_fp16=False)
+
+
+def compile_model(model: Any, precision: str = "f32") -> Any:
+    """Return `model` compiled for the processor, with as many threads as torch has.
+
+    precision   f32, or bf16 where the processor has it
+    """
+    hints = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    return import_openvino().Core().compile_model(model, "CPU", hints)
+
+
+def make_runner(path: Path, precision: str = "f32") -> Runner:
+    """Return the model in `path`, its folder or its graph, as a function.
+
+    Raises CheckpointError if OpenVINO cannot read it.
+    """
+    model_path = resolve_model_file(path, MODEL_NAME)
+    try:
+        model = import_openvino().Core().read_model(str(model_path), str(model_path.with_suffix(".bin")))
+        request = compile_model(model, precision).create_infer_request()
+    except RuntimeError as error:  # the one class of OpenVINO's errors
+        line = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise CheckpointError(
+            f"{model_path} cannot be read by OpenVINO: {line.strip()[:300]}",
+            "export it again with: dnntrain export RUN --format openvino",
+        ) from None
+
+    def run(inputs: Tensor) -> Tensor:
+        outputs = request.infer([inputs.contiguous().cpu().numpy()], share_inputs=True)
+        return torch.from_numpy(outputs[0].copy())
+
+    return run

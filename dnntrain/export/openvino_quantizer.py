@@ -1,0 +1,65 @@
+"""Quantize an OpenVINO model with NNCF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnntrain.errors import CheckpointError
+from dnntrain.export.openvino_files import block_telemetry
+from dnntrain.export.silence import silence_output
+from dnntrain.protocols import QuantChoice
+
+
+def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor]) -> Any:
+    """Return `model` with int8 weights, and activations of 8 bits with ranges by `options.observer`.
+
+    NNCF places the roundings where OpenVINO computes in integers, makes the ranges of activations
+    symmetric, and corrects biases for the mean error. Raises CheckpointError if it cannot.
+    """
+    block_telemetry()
+    with silence_output():
+        nncf: Any = import_module("nncf")
+        examples = list(_iterate_examples(batches))
+        try:
+            return nncf.quantize(
+                model,
+                nncf.Dataset(examples),
+                subset_size=len(examples),
+                advanced_parameters=_make_parameters(options),
+            )
+        except Exception as error:  # NNCF runs OpenVINO and has its own exceptions, without a common one
+            line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise CheckpointError(
+                f"NNCF cannot quantize this model: {line[:300]}", "use --format onnx_int8, or --format openvino"
+            ) from error
+
+
+def _iterate_examples(batches: Iterable[Tensor]) -> Iterator[Any]:
+    """Yield the examples one by one: NNCF counts a batch as one example, and takes its first axis for a channel."""
+    for batch in batches:
+        for example in torch.split(batch, 1):
+            yield example.contiguous().numpy()
+
+
+def _make_parameters(options: QuantChoice) -> Any:
+    """Return NNCF's parameters for the options of a quantization."""
+    advanced: Any = import_module("nncf.quantization.advanced_parameters")
+    estimator: Any = import_module("nncf.quantization.range_estimator")
+    known = estimator.RangeEstimatorParametersSet
+    if options.observer == "percentile":
+        outside = (100 - options.percentile) / 200
+        kinds = estimator.StatisticsType.QUANTILE, estimator.AggregatorType.MEAN
+        end = estimator.StatisticsCollectorParameters(*kinds, quantile_outlier_prob=outside)
+        ranges = estimator.RangeEstimatorParameters(min=end, max=end)
+    else:
+        ranges = known.HISTOGRAM if options.observer == "histogram" else known.MINMAX
+    return advanced.AdvancedQuantizationParameters(
+        weights_quantization_params=advanced.QuantizationParameters(per_channel=options.per_channel),
+        activations_quantization_params=advanced.QuantizationParameters(per_channel=False),
+        activations_range_estimator_params=ranges,
+    )
