@@ -25,7 +25,7 @@ from dnntrain.utils.sealed_json import is_sealed, seal_json
 MANIFEST_NAME = "manifest.json"
 
 #: The suffixes of model files.
-EXPORT_SUFFIXES = (".onnx", ".pt2", ".safetensors")
+EXPORT_SUFFIXES = (".onnx", ".pt2", ".safetensors", ".xml")
 
 #: The version of the manifest's layout; other versions are not read.
 SCHEMA_VERSION = 1

@@ -64,6 +64,12 @@ def compile_model(model: Any, precision: str = "f32") -> Any:
     return import_openvino().Core().compile_model(model, "CPU", hints)
 
 
+def get_reason(error: Exception) -> str:
+    """Return the last line of an error: the lines before name OpenVINO's source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]
+
+
 def make_runner(path: Path, precision: str = "f32") -> Runner:
     """Return the model in `path`, its folder or its graph, as a function.
 
@@ -74,9 +80,8 @@ def make_runner(path: Path, precision: str = "f32") -> Runner:
         model = import_openvino().Core().read_model(str(model_path), str(model_path.with_suffix(".bin")))
         request = compile_model(model, precision).create_infer_request()
     except RuntimeError as error:  # the one class of OpenVINO's errors
-        line = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise CheckpointError(
-            f"{model_path} cannot be read by OpenVINO: {line.strip()[:300]}",
+            f"{model_path} cannot be read by OpenVINO: {get_reason(error)}",
             "export it again with: dnntrain export RUN --format openvino",
         ) from None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dnntrain.errors import CheckpointError
-from dnntrain.export.openvino_files import block_telemetry
+from dnntrain.export.openvino_files import block_telemetry, get_reason
 from dnntrain.export.silence import silence_output
 from dnntrain.protocols import QuantChoice
 
@@ -33,9 +33,8 @@ def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor
                 advanced_parameters=_make_parameters(options),
             )
         except Exception as error:  # NNCF runs OpenVINO and has its own exceptions, without a common one
-            line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise CheckpointError(
-                f"NNCF cannot quantize this model: {line[:300]}", "use --format onnx_int8, or --format openvino"
+                f"NNCF cannot quantize this model: {get_reason(error)}", "use --format onnx_int8, or --format openvino"
             ) from error
 
 

@@ -31,7 +31,7 @@ MODELS = (
     "resnet20",
 )
 
-FORMATS = ("safetensors", "pt2", "onnx")
+FORMATS = ("safetensors", "pt2", "onnx", "openvino")
 
 #: Bases of presets that are among the others, a library's smallest, and one that takes a minute.
 MORE = (

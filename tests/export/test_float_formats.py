@@ -23,7 +23,7 @@ from dnntrain.inference.load import load_model, load_run
 Capture = pytest.CaptureFixture[str]
 Folder = Callable[..., Path]
 
-FORMATS = ("safetensors", "pt2", "onnx")
+FORMATS = ("safetensors", "pt2", "onnx", "openvino")
 
 
 def images(count: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ def write_text(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("export_format", ["onnx", "pt2"])
+@pytest.mark.parametrize("export_format", ["onnx", "pt2", "openvino"])
 @pytest.mark.parametrize("model", ["unet", "gpt"])
 def test_an_export_computes_the_outputs_of_its_run(model: str, export_format: str, tmp_path: Path) -> None:
     if model == "unet":
