@@ -45,7 +45,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 #: Added to what trains, so that all examples together take seconds.
 FAST = ("debug=fast", "log.report=false", "train.cpu_threads=1")
 
-FILE_TYPES = ("pt2", "onnx", "py", "yaml", "md", "safetensors", "txt", "json", "jsonl")
+FILE_TYPES = ("pt2", "onnx", "py", "yaml", "md", "safetensors", "txt", "json", "jsonl", "xml", "bin")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dnntrain.export.openvino_files import compile_model
 #: Number formats by OpenVINO's names.
 _NUMBER_FORMATS = {"u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
-#: What OpenVINO appends to the name of an integer product that it scales back.
+#: The suffix that OpenVINO gives the name of an integer product that it scales back.
 _SCALED = "/DequantizationMultiply"
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")

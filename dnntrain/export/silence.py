@@ -13,7 +13,7 @@ from io import StringIO
 def silence_output() -> Iterator[None]:
     """Suppress logs, warnings and output of Python code; stdout is for results.
 
-    What fails raises an exception too.
+    A failure raises an exception too.
     """
     previous_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
