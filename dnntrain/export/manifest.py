@@ -17,7 +17,7 @@ from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_value
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import InputKind, ModelSpec, TargetKind
 from dnntrain.protocols.audio_reading import AudioReading
-from dnntrain.protocols.image_reading import RESIZE_DESCRIPTIONS, RESIZE_FORMULAS
+from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.files import read_bytes
 from dnntrain.utils.json_files import parse_json, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
@@ -57,10 +57,8 @@ class Manifest:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def _resize_mode(self) -> str:
-        data = self.config.get("data")
-        mode = str(data.get("resize")) if isinstance(data, Mapping) else ""
-        return mode if mode in RESIZE_DESCRIPTIONS else "crop"
+    def _image_reading(self) -> ImageReading:
+        return ImageReading.find(self.config.get("data"))
 
     @property
     def _sound(self) -> AudioReading | None:
@@ -83,7 +81,7 @@ class Manifest:
             return sound.describe()
         color = "RGB" if self.spec.inputs.shape[0] == 3 else "gray (ITU-R 601)"
         return (
-            f"upright by EXIF; transparent pixels on black; {color}; {RESIZE_DESCRIPTIONS[self._resize_mode]}; "
+            f"upright by EXIF; transparent pixels on black; {color}; {self._image_reading.resize_description}; "
             "(pixel / 255 - mean) / std"
         )
 
@@ -106,7 +104,7 @@ class Manifest:
                     "mean": inputs.mean,
                     "std": inputs.std,
                     "preprocessing": self._preprocessing_text,
-                    **({"resize": RESIZE_FORMULAS[self._resize_mode]} if self._is_picture else {}),
+                    **({"resize": self._image_reading.resize_formula} if self._is_picture else {}),
                 },
                 "output": {"name": output.name, "dtype": "float32", "shape": [batch, *output.shape]},
                 "config": dict(self.config),

@@ -8,10 +8,10 @@ import warnings
 from codecs import getincrementaldecoder
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dnntrain.errors import DataError
-from dnntrain.input.resize import compute_shrinkage, fit_image
+from dnntrain.input.resize import Placement, Size, place_picture, resize_picture, resize_pixels
 from dnntrain.protocols.image_reading import ImageReading
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PLAIN = ImageReading()
-
-#: Width and height.
-Size = tuple[int, int]
 
 #: The tag of EXIF for the orientation of a picture, and its values that swap width and height.
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
@@ -61,13 +58,7 @@ def decode_image(path: Path, channels: int, size: tuple[int, int], reading: Imag
 
     The result is uint8 [channels, height, width]; `size` is (height, width).
     """
-    return read_image(
-        path,
-        channels,
-        lambda picture, whole: fit_image(picture, *size, reading.resize),
-        reading,
-        lambda whole: compute_shrinkage(whole, size, reading.resize),
-    )
+    return read_image(path, channels, size, lambda whole: place_picture(whole, size, reading), reading)
 
 
 def decode_picture(picture: Image, channels: int, size: tuple[int, int], reading: ImageReading = _PLAIN) -> Tensor:
@@ -75,25 +66,46 @@ def decode_picture(picture: Image, channels: int, size: tuple[int, int], reading
     from PIL import ImageOps
 
     upright = convert_mode(ImageOps.exif_transpose(picture), channels, reading.max_value)
-    return _convert_to_tensor(fit_image(upright, *size, reading.resize), channels)
+    placement = place_picture(upright.size, size, reading)
+    if reading.decode == "full":
+        return _convert_to_tensor(resize_picture(upright, upright.size, placement, size), channels)
+    return resize_pixels(_convert_to_tensor(upright, channels), placement, size)
 
 
 def read_image(
     path: Path,
     channels: int,
-    crop: Callable[[Image, Size], Image],
+    size: tuple[int, int],
+    place: Callable[[Size], Placement],
     reading: ImageReading = _PLAIN,
-    find_shrinkage: Callable[[Size], float] = lambda whole: 1.0,
 ) -> Tensor:
-    """Return the file's picture, upright, in RGB or gray, after `crop`.
+    """Return the part of the file's picture that `place` chooses, upright, in RGB or gray.
 
-    `crop` gets the picture and the (width, height) of the whole one: with `reading.decode` "scaled" a JPEG
-    is decoded at 1/2, 1/4 or 1/8 of its sides, at most by the factor that `find_shrinkage` returns for
-    that size. The result is uint8 [channels, height, width]. EXIF rotation is applied. CMYK, palettes and
-    1-bit pixels are converted; transparent pixels are black. Grays of 16 bits and floats are scaled
-    to 8 bits: `reading.max_value` is white, by default 65535, and 1 for floats. Raises DataError, naming
-    the file, for anything that is not a readable picture of the known formats.
+    `place` gets the (width, height) of the whole picture. With `reading.decode` "scaled" a JPEG is decoded at
+    1/2, 1/4 or 1/8 of its sides if the part does not become smaller than its place in the input; with "fast",
+    and otherwise with "scaled", torch resizes. The result is uint8 [channels, height, width]; `size` is (height,
+    width). EXIF rotation is applied. CMYK, palettes and 1-bit pixels are converted; transparent pixels
+    are black. Grays of 16 bits and floats are scaled to 8 bits: `reading.max_value` is white, by
+    default 65535, and 1 for floats. Raises DataError, naming the file, for anything that is not a
+    readable picture of the known formats.
     """
+    decoded = _decode_file(path, channels, place, reading)
+    if decoded.pixels is not None:
+        return resize_pixels(decoded.pixels, decoded.placement, size)
+    picture = resize_picture(decoded.picture, decoded.whole, decoded.placement, size)
+    return _convert_to_tensor(picture, channels)
+
+
+class _Decoded(NamedTuple):
+    """A decoded picture for Pillow's filter, or its pixels for torch's: uint8 [channels, height, width]."""
+
+    picture: Image
+    pixels: Tensor | None
+    whole: Size
+    placement: Placement
+
+
+def _decode_file(path: Path, channels: int, place: Callable[[Size], Placement], reading: ImageReading) -> _Decoded:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     check_regular_file(path)
@@ -104,27 +116,44 @@ def read_image(
                 width, height = file.size
                 if width * height > MAX_PIXELS:
                     raise DataError(f"{path}: {width}x{height} pixels; the limit is {MAX_PIXELS:,}", _REMOVE_HINT)
-                whole = _get_upright_size(file)
+                orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
+                whole = (height, width) if orientation in _SIDEWAYS else (width, height)
+                placement = place(whole)
                 if reading.decode == "scaled" and file.format == "JPEG":
-                    _shrink_jpeg(file, find_shrinkage(whole))
+                    _shrink_jpeg(file, placement.shrinkage)
+                uses_torch = reading.decode != "full" and file.size == (width, height)
+                if uses_torch and orientation == 1 and (pixels := _decode_jpeg(path, file, channels)) is not None:
+                    return _Decoded(file, pixels, whole, placement)
                 file.load()
                 # In place: a copy of the whole picture takes a tenth of the time that decoding does.
                 ImageOps.exif_transpose(file, in_place=True)
                 picture = convert_mode(file, channels, reading.max_value, str(path))
+                pixels = _convert_to_tensor(picture, channels) if uses_torch else None
+                return _Decoded(picture, pixels, whole, placement)
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown_format(path)}", _REMOVE_HINT) from None
     except DataError:
         raise
     except Exception as error:  # decoders raise arbitrary errors on damaged bytes
         raise DataError(f"{path}: cannot be decoded ({_format_error(error)})", _REMOVE_HINT) from None
-    return _convert_to_tensor(crop(picture, whole), channels)
 
 
-def _get_upright_size(file: Image) -> Size:
-    """Return the size of a picture after the rotation that its EXIF asks for."""
-    width, height = file.size
-    orientation = file.getexif().get(_EXIF_ORIENTATION)
-    return (height, width) if orientation in _SIDEWAYS else (width, height)
+def _decode_jpeg(path: Path, file: Image, channels: int) -> Tensor | None:
+    """Return the pixels of a plain JPEG, [channels, height, width], by torchvision; None for other files.
+
+    They are Pillow's. A file that torchvision cannot decode is left to Pillow, and to its errors.
+    """
+    if file.format != "JPEG" or file.mode != ("RGB" if channels == 3 else "L"):
+        return None
+    import torch
+    from torchvision.io import decode_jpeg
+
+    data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    try:
+        (pixels,) = decode_jpeg([data])
+    except RuntimeError:
+        return None
+    return pixels if pixels.shape == (channels, file.height, file.width) else None
 
 
 def _shrink_jpeg(file: Image, shrinkage: float) -> None:

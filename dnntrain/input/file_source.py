@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
 from dnntrain.input.read_threads import map_in_threads
-from dnntrain.input.resize import compute_shrinkage, crop_random, draw_random_box
+from dnntrain.input.resize import place_random_crop
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
@@ -99,15 +99,10 @@ class RandomCropSource(FileSource):
 
     def read_for_training(self, index: int, key: Key, rng_index: int) -> Tensor:
         """Return a crop chosen by `key` and `rng_index`: uint8 [channels, height, width]."""
-
-        def find_shrinkage(whole: tuple[int, int]) -> float:
-            left, top, right, bottom = draw_random_box(whole, rng_index, key)
-            return compute_shrinkage((int(right - left), int(bottom - top)), self.size, "crop")
-
         return read_image(
             self.paths[index],
             self.channels,
-            lambda picture, whole: crop_random(picture, whole, self.size, rng_index, key),
+            self.size,
+            lambda whole: place_random_crop(whole, self.size, rng_index, key),
             self.reading,
-            find_shrinkage,
         )

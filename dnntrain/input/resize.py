@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.protocols import IGNORED
+from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
+#: Left, top, right and bottom.
 Box = tuple[float, float, float, float]
+
+#: Width and height.
+Size = tuple[int, int]
 
 #: Least area and extreme aspects of a random crop (Szegedy et al., "Going deeper with
 #: convolutions", 2015).
@@ -26,57 +32,104 @@ _TRIES = 10
 _BORDER_GRAY = 114
 
 
-def crop_center(picture: Image, height: int, width: int) -> Image:
-    """Return the largest center crop of that aspect, resized to `height` x `width`."""
-    picture_width, picture_height = picture.size
-    scale = min(picture_width / width, picture_height / height)
-    left, top = (picture_width - width * scale) / 2, (picture_height - height * scale) / 2
-    return crop_and_resize(picture, (left, top, left + width * scale, top + height * scale), height, width)
+class Placement(NamedTuple):
+    """The box of a picture, in pixels of the whole one, that becomes `height` x `width` pixels of the input.
 
-
-def fit_image(picture: Image, height: int, width: int, mode: str) -> Image:
-    """Return the picture at `height` x `width`: cropped, fitted with gray borders, or stretched."""
-    picture_width, picture_height = picture.size
-    if mode == "crop":
-        return crop_center(picture, height, width)
-    if mode == "stretch":
-        return crop_and_resize(picture, (0.0, 0.0, float(picture_width), float(picture_height)), height, width)
-    scale = min(width / picture_width, height / picture_height)
-    inner_width, inner_height = (max(1, round(side * scale)) for side in picture.size)
-    inner = crop_and_resize(picture, (0.0, 0.0, float(picture_width), float(picture_height)), inner_height, inner_width)
-    return pad_to(inner, height, width)
-
-
-def compute_shrinkage(whole: tuple[int, int], size: tuple[int, int], mode: str) -> float:
-    """Return the factor by which `fit_image` makes a picture of (width, height) `whole` smaller.
-
-    `size` is (height, width).
+    The rest of the input is border.
     """
-    factors = whole[0] / size[1], whole[1] / size[0]
-    return max(factors) if mode == "letterbox" else min(factors)
+
+    box: Box
+    height: int
+    width: int
+
+    @property
+    def shrinkage(self) -> float:
+        """The factor by which the box becomes smaller, on the side where that is less."""
+        left, top, right, bottom = self.box
+        return min((right - left) / self.width, (bottom - top) / self.height)
 
 
-def fit_mask(mask: NDArray[np.uint8], height: int, width: int, mode: str) -> NDArray[np.uint8]:
-    """Return a mask [height, width] after the steps of `fit_image`, with the nearest pixels; 255 on borders."""
+def place_picture(whole: Size, size: tuple[int, int], reading: ImageReading) -> Placement:
+    """Return where a picture of (width, height) `whole` is in an input of (height, width) `size`.
+
+    It is cropped, fitted with borders, or stretched.
+    """
+    height, width = size
+    whole_width, whole_height = whole
+    box = (0.0, 0.0, float(whole_width), float(whole_height))
+    if reading.resize == "stretch":
+        return Placement(box, height, width)
+    if reading.resize == "letterbox":
+        scale = min(width / whole_width, height / whole_height)
+        inner_width, inner_height = (max(1, round(side * scale)) for side in whole)
+        return Placement(box, inner_height, inner_width)
+    scale = min(whole_width / width, whole_height / height)
+    left, top = (whole_width - width * scale) / 2, (whole_height - height * scale) / 2
+    box = (
+        *(max(left, 0.0), max(top, 0.0)),
+        *(min(left + width * scale, float(whole_width)), min(top + height * scale, float(whole_height))),
+    )
+    return Placement(box if reading.decode == "full" else _round_box(box), height, width)
+
+
+def _round_box(box: Box) -> Box:
+    """Return a box of whole pixels, at least one on each side."""
+    left, top = math.floor(box[0] + 0.5), math.floor(box[1] + 0.5)
+    width, height = (max(1, math.floor(side + 0.5)) for side in (box[2] - box[0], box[3] - box[1]))
+    return float(left), float(top), float(left + width), float(top + height)
+
+
+def place_random_crop(whole: Size, size: tuple[int, int], index: int, key: Key) -> Placement:
+    """Return a keyed random crop of a picture of (width, height) `whole`, for an input of (height, width) `size`.
+
+    It has 8 to 100 % of the area and an aspect of 3:4 to 4:3, and whole pixels.
+    """
+    return Placement(draw_crop_box(*whole, index, key.with_stream("resized_crop")), *size)
+
+
+def resize_picture(picture: Image, whole: Size, placement: Placement, size: tuple[int, int]) -> Image:
+    """Return the input by Pillow's filter, bilinear and antialiased.
+
+    `picture` is the whole one of (width, height) `whole`, or a smaller copy of it.
+    """
+    x, y = picture.width / whole[0], picture.height / whole[1]
+    left, top, right, bottom = placement.box
+    inner = crop_and_resize(picture, (left * x, top * y, right * x, bottom * y), placement.height, placement.width)
+    return inner if inner.size == (size[1], size[0]) else pad_to(inner, *size)
+
+
+def resize_pixels(pixels: Tensor, placement: Placement, size: tuple[int, int]) -> Tensor:
+    """Return the input by torch's filter, as Pillow's within one level: uint8 [channels, height, width].
+
+    `pixels` are uint8 [channels, height, width] of the whole picture. The box must have whole pixels; those
+    beyond it have no influence.
+    """
+    import torch
+
+    left, top, right, bottom = (int(edge) for edge in placement.box)
+    box, inner_size = pixels[None, :, top:bottom, left:right], (placement.height, placement.width)
+    if box.shape[2:] != inner_size:
+        box = torch.nn.functional.interpolate(box, inner_size, mode="bilinear", antialias=True)
+    if inner_size == size:
+        return box[0]
+    border = torch.full((len(pixels), *size), _BORDER_GRAY, dtype=torch.uint8)
+    top, left = (size[0] - placement.height) // 2, (size[1] - placement.width) // 2
+    border[:, top : top + placement.height, left : left + placement.width] = box[0]
+    return border
+
+
+def resize_mask(mask: NDArray[np.uint8], placement: Placement, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the input of a mask [height, width] by its nearest pixels; 255 on borders."""
     from PIL import Image as PillowImage
 
-    picture = PillowImage.fromarray(mask)
-    picture_width, picture_height = picture.size
-    box = (0.0, 0.0, float(picture_width), float(picture_height))
-    inner_width, inner_height = width, height
-    if mode == "crop":
-        scale = min(picture_width / width, picture_height / height)
-        left, top = (picture_width - width * scale) / 2, (picture_height - height * scale) / 2
-        box = (max(left, 0.0), max(top, 0.0), left + width * scale, top + height * scale)
-        box = (*box[:2], min(box[2], float(picture_width)), min(box[3], float(picture_height)))
-    elif mode == "letterbox":
-        scale = min(width / picture_width, height / picture_height)
-        inner_width, inner_height = (max(1, round(side * scale)) for side in picture.size)
-    inner = picture.resize((inner_width, inner_height), PillowImage.Resampling.NEAREST, box)
-    if (inner_width, inner_height) == (width, height):
+    height, width = size
+    inner = PillowImage.fromarray(mask).resize(
+        (placement.width, placement.height), PillowImage.Resampling.NEAREST, placement.box
+    )
+    if inner.size == (width, height):
         return np.asarray(inner).copy()
     border = PillowImage.new("L", (width, height), IGNORED)
-    border.paste(inner, ((width - inner_width) // 2, (height - inner_height) // 2))
+    border.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
     return np.asarray(border).copy()
 
 
@@ -87,22 +140,6 @@ def pad_to(picture: Image, height: int, width: int) -> Image:
     border = PillowImage.new(picture.mode, (width, height), (_BORDER_GRAY,) * len(picture.getbands()))
     border.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
     return border
-
-
-def crop_random(picture: Image, whole: tuple[int, int], size: tuple[int, int], index: int, key: Key) -> Image:
-    """Return a keyed random crop, resized to `size` (height, width).
-
-    It has 8 to 100 % of the area and an aspect of 3:4 to 4:3. `whole` is the (width, height) of the file's
-    picture, of which `picture` may be a smaller one.
-    """
-    left, top, right, bottom = draw_random_box(whole, index, key)
-    x, y = picture.width / whole[0], picture.height / whole[1]
-    return crop_and_resize(picture, (left * x, top * y, right * x, bottom * y), *size)
-
-
-def draw_random_box(whole: tuple[int, int], index: int, key: Key) -> Box:
-    """Return the box of `crop_random` in a picture of (width, height) `whole`."""
-    return draw_crop_box(*whole, index, key.with_stream("resized_crop"))
 
 
 def draw_crop_box(width: int, height: int, index: int, key: Key) -> Box:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 ResizeMode = Literal["crop", "letterbox", "stretch"]
-DecodeMode = Literal["full", "scaled"]
+DecodeMode = Literal["full", "fast", "scaled"]
 
 #: The effect of each mode, for manifests and messages. The box is not cropped first: its edges are fractions of
 #: pixels, and the filter reads pixels beyond them.
-RESIZE_DESCRIPTIONS: dict[str, str] = {
+_DESCRIPTIONS: dict[str, str] = {
     "crop": "one antialiased bilinear resize of the largest centered box of the input's aspect",
     "letterbox": "one antialiased bilinear resize to fit within the input, centered on gray 114",
     "stretch": "one antialiased bilinear resize of the whole image, without keeping its aspect",
 }
 
 #: The same in Pillow, for a picture of W x H pixels and an input of w x h.
-RESIZE_FORMULAS: dict[str, str] = {
+_FORMULAS: dict[str, str] = {
     "crop": "s = min(W / w, H / h); l, t = (W - w * s) / 2, (H - h * s) / 2; "
     "picture.resize((w, h), BILINEAR, box=clip((l, t, l + w * s, t + h * s), 0, (W, H, W, H)))",
     "letterbox": "s = min(w / W, h / H); a, b = max(1, round(W * s)), max(1, round(H * s)); "
     "new(mode, (w, h), 114).paste(picture.resize((a, b), BILINEAR), ((w - a) // 2, (h - b) // 2))",
     "stretch": "picture.resize((w, h), BILINEAR)",
 }
+
+#: The same for `decode` fast and scaled, where they differ.
+_WHOLE_BOX_DESCRIPTION = (
+    "one antialiased bilinear resize of the largest centered box of the input's aspect, cropped to whole pixels"
+)
+_WHOLE_BOX_FORMULA = (
+    "s = min(W / w, H / h); l, t = floor((W - w * s + 1) / 2), floor((H - h * s + 1) / 2); "
+    "a, b = max(1, floor(w * s + 0.5)), max(1, floor(h * s + 0.5)); "
+    "picture.crop((l, t, l + a, t + b)).resize((w, h), BILINEAR)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +43,30 @@ class ImageReading:
 
     resize     how an image of another aspect gets the size of the input
     max_value  value of white in images of more than 8 bits; None: by their type
-    decode     full, or scaled: a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides if that is not below the input
+    decode     full: Pillow decodes and resizes; fast: torchvision decodes JPEG files and torch resizes, which gives
+               the same pixels within a level, from a box of whole pixels; scaled: also, a JPEG is decoded at
+               1/2, 1/4 or 1/8 of its sides if that is not below the input
     """
 
     resize: ResizeMode = "crop"
     max_value: float | None = None
     decode: DecodeMode = "full"
+
+    @classmethod
+    def find(cls, data: object) -> ImageReading:
+        """Return the settings in the saved options `data` of a data set; the default for those it lacks."""
+        saved: dict[str, Any] = dict(data) if isinstance(data, Mapping) else {}
+        names = {"resize": get_args(ResizeMode), "decode": get_args(DecodeMode)}
+        return cls(**{name: saved[name] for name, values in names.items() if saved.get(name) in values})
+
+    @property
+    def resize_description(self) -> str:
+        """What becomes of a picture of any size, for manifests."""
+        has_whole_box = self.resize == "crop" and self.decode != "full"
+        return _WHOLE_BOX_DESCRIPTION if has_whole_box else _DESCRIPTIONS[self.resize]
+
+    @property
+    def resize_formula(self) -> str:
+        """The same in Pillow; torch's filter agrees with it within a level."""
+        has_whole_box = self.resize == "crop" and self.decode != "full"
+        return _WHOLE_BOX_FORMULA if has_whole_box else _FORMULAS[self.resize]

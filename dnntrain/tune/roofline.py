@@ -50,7 +50,7 @@ class Roofline:
         bound = bound_gain(self.step, key)
         section = key.partition(".")[0]
         if section == "data":
-            frees_cores = key == "data.pipeline" or int(value) < self.workers
+            frees_cores = key != "data.num_workers" or int(value) < self.workers
             return max(bound, _FREED_CORES_GAIN) if frees_cores else bound
         passes = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES)
         if key == "precision":

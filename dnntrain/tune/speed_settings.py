@@ -68,8 +68,8 @@ def can_be_resident(session: Session) -> bool:
 
 
 def has_effect(word: str, words: Sequence[str]) -> bool:
-    """Return whether an override has an effect in a line of `words`: data in memory has no readers."""
-    return not (get_key(word) == "data.num_workers" and "data.pipeline=resident" in words)
+    """Return whether an override has an effect in a line of `words`: data in memory is read once, without readers."""
+    return not (get_key(word) in ("data.num_workers", "data.decode") and "data.pipeline=resident" in words)
 
 
 def select_allowed(settings: Iterable[SpeedSetting], allow: SpeedGrade) -> list[SpeedSetting]:

@@ -6,6 +6,7 @@ Every loader has the same files (500 x 375), worker processes, batch size, flips
 resnet18 and optimizer. `--loader-only` leaves out the network, which then does not hide the loading.
 
     dnntrain         data=image_folder data.pipeline=streaming
+    dnntrain fast    the same with data.decode=fast
     dnntrain scaled  the same with data.decode=scaled
     PIL              torchvision ImageFolder, v1 transforms of PIL images
     decode_image     torchvision ImageFolder with torchvision.io.decode_image and v2 transforms of bytes
@@ -57,6 +58,7 @@ def compare(folder: Path, size: int, options: argparse.Namespace) -> None:
     """Measure all loaders in turns, and print the medians."""
     makers: dict[str, Callable[[], Batches]] = {
         "dnntrain": lambda: iterate_dnntrain(folder, size, options.workers, "full"),
+        "dnntrain fast": lambda: iterate_dnntrain(folder, size, options.workers, "fast"),
         "dnntrain scaled": lambda: iterate_dnntrain(folder, size, options.workers, "scaled"),
         "PIL": lambda: iterate_torchvision(folder / "train", size, options.workers, decodes_bytes=False),
         "decode_image": lambda: iterate_torchvision(folder / "train", size, options.workers, decodes_bytes=True),

@@ -78,6 +78,7 @@ def test_a_search_may_take_two_minutes_or_a_tenth_of_the_run(
 def test_data_in_memory_has_no_readers_to_choose() -> None:
     assert has_effect("data.num_workers=8", ["train.compile=on"])
     assert not has_effect("data.num_workers=8", ["data.pipeline=resident"])
+    assert not has_effect("data.decode=fast", ["data.pipeline=resident"])
 
 
 def test_the_limits_of_a_line_are_measured() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.input.options import ImageData
 from dnntrain.protocols import InputSpec
 from dnntrain.protocols.image_reading import ImageReading
+from dnntrain.protocols.speed import SpeedFacts, SpeedGrade, SpeedSetting
 
 #: Channel means and deviations of ImageNet's training images; for gray, of their luminance.
 _IMAGE_MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
@@ -31,8 +33,8 @@ class ImageFiles(ImageData):
     max_value: Annotated[float, Range(above=0)] | None = (
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
-    decode: Literal["full", "scaled"] = (
-        "full"  # scaled: JPEG files are decoded at a fraction of their size if the input is smaller; other pixels, faster
+    decode: Literal["full", "fast", "scaled"] = (
+        "full"  # fast: resize by torch, within a level; scaled: also decode JPEG files at a fraction of their size
     )
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
         0.2  # fraction of the images held out for the test if there is no test split
@@ -41,6 +43,11 @@ class ImageFiles(ImageData):
     @property
     def reading(self) -> ImageReading:
         return ImageReading(self.resize, self.max_value, self.decode)
+
+    def list_speed_settings(self, facts: SpeedFacts) -> Iterable[SpeedSetting]:
+        yield from super().list_speed_settings(facts)
+        if not facts.is_resident and self.decode == "full":
+            yield SpeedSetting("data.decode", SpeedGrade.STATISTICAL, ("fast", "scaled"))
 
     @property
     def input_size(self) -> tuple[int, int]:

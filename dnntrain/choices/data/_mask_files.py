@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.decode import FORMATS, check_regular_file
 from dnntrain.input.read_threads import map_in_threads
-from dnntrain.input.resize import fit_mask
+from dnntrain.input.resize import place_picture, resize_mask
 from dnntrain.protocols import IGNORED
+from dnntrain.protocols.image_reading import ImageReading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,9 +79,13 @@ def open_mask(path: Path) -> Image:
         ) from None
 
 
-def read_fitted_mask(path: Path, classes: MaskClasses, size: tuple[int, int], resize: str) -> NDArray[np.uint8]:
+def read_fitted_mask(
+    path: Path, classes: MaskClasses, size: tuple[int, int], reading: ImageReading
+) -> NDArray[np.uint8]:
     """Return the mask at the size of the input [height, width], cropped and resized as its image is."""
-    return fit_mask(classes.to_classes(_list_values(open_mask(path)), path), *size, resize)
+    mask = classes.to_classes(_list_values(open_mask(path)), path)
+    height, width = mask.shape
+    return resize_mask(mask, place_picture((width, height), size, reading), size)
 
 
 def _list_values(picture: Image) -> NDArray[np.int64]:

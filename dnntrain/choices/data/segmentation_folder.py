@@ -126,7 +126,7 @@ class MaskFileSource(FileSource):
     def read_mask(self, index: int) -> Tensor:
         import torch
 
-        mask = read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading.resize)
+        mask = read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading)
         return torch.from_numpy(mask)
 
     def get_resident_masks(self) -> Tensor | None:
