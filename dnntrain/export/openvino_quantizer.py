@@ -18,8 +18,9 @@ from dnntrain.protocols import QuantChoice
 def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor]) -> Any:
     """Return `model` with int8 weights, and activations of 8 bits with ranges by `options.observer`.
 
-    NNCF places the roundings where OpenVINO computes in integers, makes the ranges of activations
-    symmetric, and corrects biases for the mean error. Raises CheckpointError if it cannot.
+    NNCF places the roundings where OpenVINO computes in integers, and corrects biases for the mean
+    error. It makes ranges symmetric; in a network with attention it does not, and moves large values
+    of activations into the weights (Xiao et al., "SmoothQuant", 2022). Raises CheckpointError if it cannot.
     """
     block_telemetry()
     with silence_output():
@@ -30,12 +31,18 @@ def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor
                 model,
                 nncf.Dataset(examples),
                 subset_size=len(examples),
+                model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
                 advanced_parameters=_make_parameters(options),
             )
         except Exception as error:  # NNCF runs OpenVINO and has its own exceptions, without a common one
             raise CheckpointError(
                 f"NNCF cannot quantize this model: {get_reason(error)}", "use --format onnx_int8, or --format openvino"
             ) from error
+
+
+def has_attention(model: Any) -> bool:
+    """Return whether an OpenVINO model has the softmax of attention; the outputs of networks are logits."""
+    return any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())
 
 
 def _iterate_examples(batches: Iterable[Tensor]) -> Iterator[Any]:

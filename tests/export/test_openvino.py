@@ -17,8 +17,8 @@ from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError
 from dnntrain.export.openvino_coverage import measure_openvino_coverage
-from dnntrain.export.openvino_files import MODEL_NAME, import_openvino, make_runner
-from dnntrain.export.openvino_quantizer import quantize_openvino
+from dnntrain.export.openvino_files import MODEL_NAME, compile_model, import_openvino, make_runner
+from dnntrain.export.openvino_quantizer import has_attention, quantize_openvino
 from dnntrain.inference.load import load_model
 
 Capture = pytest.CaptureFixture[str]
@@ -112,6 +112,38 @@ def test_each_option_has_its_effect(tmp_path: Path) -> None:
         ]
         scales[per_channel] = max(scale.size for scale in weights)
     assert scales == {True: 8, False: 1}
+
+
+class Attention(nn.Module):
+    """One head of attention after a few values that are far larger than all others, as in trained transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 24), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.inner.weight[:, 0] *= 0.01
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.inner(inputs).chunk(3, dim=-1)
+        outputs: torch.Tensor = self.outer((query @ key.transpose(1, 2)).softmax(-1) @ value)
+        return outputs
+
+
+@pytest.mark.slow
+def test_attention_is_quantized_as_a_transformer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Attention().eval()
+    inputs = torch.randn(64, 5, 8)
+    inputs[..., 0] *= 100
+    model = convert(network, (2, 5, 8), tmp_path)
+    assert has_attention(model)
+    assert not has_attention(convert(nn.Linear(3, 4), (2, 3), tmp_path))
+    model.reshape([-1, 5, 8])
+    compiled = compile_model(quantize_openvino(model, Int8Static(), inputs.split(16)))
+    outputs = torch.from_numpy(compiled([inputs.numpy()])[0].copy())
+    with torch.no_grad():
+        expected = network(inputs)
+    assert (outputs - expected).norm() / (expected - expected.mean(0)).norm() < 0.1
 
 
 @pytest.mark.slow
