@@ -5,7 +5,7 @@
 For each model: a short run on synthetic images, its exports, `dnntrain export --format auto
 --batches 1,64`, the export that quant.backend=auto makes, and `dnntrain bench` of all of them with
 the run eager and compiled. If integers are less than 1.5 times as fast as the best that needs no
-quantization (fp32 or bf16 compiled, ONNX Runtime fp32), export_limits.py measures which limit
+quantization (fp32 or bf16 compiled, ONNX Runtime, OpenVINO), export_limits.py measures which limit
 stops them.
 
 With --folder runs and exports are kept; `--only prepare` makes them, so that `--only measure` can have the machine to itself.
@@ -34,11 +34,15 @@ from dnntrain.utils.units import format_bytes
 
 #: Model → side of its images.
 MODELS = {"resnet18": 32, "mobilenet_v3_small": 64, "vit_tiny": 32, "small_cnn": 32}
-FORMATS = ("aoti", "onnx", "onnx_int8", "pt2_int8")
+#: Name of the export → its format and how it computes.
+EXPORTS = {
+    **{name: (name, "eager") for name in ("aoti", "onnx", "onnx_int8", "openvino", "openvino_int8", "pt2_int8")},
+    "openvino_bf16": ("openvino", "eager_bf16"),
+}
 BATCHES = (1, 64)
 #: Rows that are anyone's, and rows of integers.
-WITHOUT_US = ("compiled fp32", "compiled bf16", "onnx")
-INTEGERS = ("onnx_int8", "pt2_int8")
+WITHOUT_US = ("compiled fp32", "compiled bf16", "onnx", "openvino", "openvino_bf16")
+INTEGERS = ("onnx_int8", "pt2_int8", "openvino_int8")
 WANTED = 1.5
 QUANT = ("quant=int8_static", "quant.calibration_batches=4")
 _LIMITS = Path(__file__).with_name("export_limits.py")
@@ -75,10 +79,11 @@ def prepare(run: Path, model: str, threads: int) -> None:
         optimizer = ("optim=adamw", "optim.lr=1e-3")
         result = dnntrain.train(f"model={model}", *words, *shorter, *optimizer, f"run_dir={run}", display="quiet")
         print(f"{model}: trained to {result['value']} ", flush=True)
-    for name in FORMATS:
-        if not (run / "exports" / name).exists():
-            quant = QUANT if name in INTEGERS else ()
-            command(["export", str(run), f"--format={name}", f"--threads={threads}", *quant])
+    for name, (export_format, runtime) in EXPORTS.items():
+        path = run / "exports" / name
+        if not path.exists():
+            words = QUANT if name in INTEGERS else () if runtime == "eager" else (f"--runtime={runtime}",)
+            command(["export", str(run), f"--format={export_format}", f"--path={path}", f"--threads={threads}", *words])
 
 
 def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
