@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from dnntrain.checkpoint.checkpoint_folder import remove_leftovers
@@ -21,12 +20,13 @@ from dnntrain.checkpoint.checkpoint_format import (
     compute_manifest_digest,
     make_chunk_key,
 )
-from dnntrain.checkpoint.digests import compute_bytes_digest
+from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import PluginError
+from dnntrain.nn.safetensors_file import write_safetensors
 from dnntrain.protocols import Stateful
 from dnntrain.utils.dtensor import get_local_chunk
-from dnntrain.utils.files import remove_path, sync_to_disk, write_durably, write_text
+from dnntrain.utils.files import remove_path, sync_to_disk, write_text
 from dnntrain.utils.json_files import write_json
 
 
@@ -120,11 +120,11 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
         return {}
     name = f"state-{rank}.safetensors"
     keys = [chunk.name if not any(chunk.offset) else make_chunk_key(chunk.name, chunk.offset) for chunk in chunks]
-    data = save_tensors({key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
-    write_durably(folder / name, data)
+    path = folder / name
+    write_safetensors(path, {key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
     return {
         "file": name,
-        "facts": {"sha256": compute_bytes_digest(data), "bytes": len(data)},
+        "facts": {"sha256": compute_file_digest(path), "bytes": path.stat().st_size},
         "chunks": [
             [chunk.name, key, list(chunk.offset), list(chunk.shape), str(chunk.tensor.dtype)]
             for key, chunk in zip(keys, chunks, strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dnntrain.utils.files import open_file
+from dnntrain.utils.files import open_file, sync_to_disk
 
 #: The key of the metadata with the SHA-256 of everything else: names, dtypes, shapes, offsets, bytes.
 CONTENT_DIGEST = "content_sha256"
+
+#: The number of a system's error in the text of a SafetensorError.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def encode_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -37,6 +42,24 @@ def encode_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     ).encode()
     text += b" " * (-len(text) % 8)
     return b"".join((struct.pack("<Q", len(text)), text, buffer))
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a file of `tensors` without metadata and without a copy of their bytes, and sync it to disk.
+
+    Raises OSError.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    sync_to_disk(path)
 
 
 def is_intact(path: Path, header: Mapping[str, Any], length: int) -> bool:

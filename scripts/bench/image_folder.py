@@ -25,10 +25,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from dnntrain.utils.threads import shorten_wait
+
+shorten_wait()  # as the command does; else a waiting thread of this process takes a core from the readers of all loaders
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 WIDTH, HEIGHT, CLASSES, BATCH = 500, 375, 10, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -296,7 +296,7 @@ def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypat
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dnntrain.checkpoint.write_checkpoint.write_durably", full)
+    monkeypatch.setattr("dnntrain.checkpoint.write_checkpoint.write_safetensors", full)
     with pytest.raises(CheckpointError, match="No space left"):
         trained(tmp_path / "run")
     monkeypatch.undo()
