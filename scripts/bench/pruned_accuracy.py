@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def main() -> None:
     print(f"\nThe cut of seed 0: {read_cut(folder / 'cut-0')}")
 
 
-def run_training(run: Path, words: tuple[str, ...]) -> Any:
+def run_training(run: Path, words: Sequence[str]) -> Any:
     """Return the result of a run, which is trained or resumed unless it is done."""
     saved = read_json(run / "result.json")
     if saved.get("status") == "done":

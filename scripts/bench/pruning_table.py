@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import sys
 from pathlib import Path
-from typing import Any
 
-from dnntrain import train
+from pruned_accuracy import run_training
+
 from dnntrain.utils.evidence import compute_e_values
-from dnntrain.utils.json_files import read_json
 
 CRITERIA = ("random", "magnitude", "taylor", "fpgm", "bn_scale", "lamp", "obd")
 FACTORS = (2, 4, 8)
@@ -40,11 +38,11 @@ def main() -> None:
     for seed in range(options.seeds):
         dense = options.folder / f"dense-{seed}"
         words = [*line, f"seed={seed}"]
-        result = _train(dense, [*words, f"train.duration={options.epochs}ep"])
+        result = run_training(dense, [*words, f"train.duration={options.epochs}ep"])
         accuracies.setdefault(("dense", 1), []).append(result["test_accuracy"])
         for factor in FACTORS:
             for criterion in CRITERIA:
-                result = _train(
+                result = run_training(
                     options.folder / f"{criterion}-{factor}-{seed}",
                     [
                         *words,
@@ -59,20 +57,12 @@ def main() -> None:
                 )
                 accuracies.setdefault((criterion, factor), []).append(result["test_accuracy"])
             width, epochs = round(WIDTH / math.sqrt(factor)), options.epochs * factor + options.tune_epochs
-            result = _train(
+            result = run_training(
                 options.folder / f"scratch-{factor}-{seed}",
                 [*words, f"model.width={width}", f"train.duration={epochs}ep"],
             )
             accuracies.setdefault(("from scratch", factor), []).append(result["test_accuracy"])
     _print_table(accuracies)
-
-
-def _train(folder: Path, words: list[str]) -> Any:
-    saved = read_json(folder / "result.json") or {}
-    if saved.get("status") == "done":
-        return saved
-    print(folder.name, file=sys.stderr, flush=True)
-    return train(*words, f"run_dir={folder}", display="quiet")
 
 
 def _print_table(accuracies: dict[tuple[str, int], list[float]]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting_transform import make_waiting_words
 
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
@@ -92,9 +93,7 @@ def test_the_limits_of_a_line_are_measured() -> None:
 @pytest.mark.slow
 def test_slow_readers_that_deliver_together_are_seen_as_waiting_for_data(tmp_path: Path) -> None:
     """Four readers of 1.3 s for a batch: three of four steps have their batch ready."""
-    file = tmp_path / "waiting.py"
-    file.write_text("import time\n\ndef wait(image, generator):\n    time.sleep(0.04)\n    return image\n")
-    words = ["data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}", "precision=fp32"]
+    words = ["data=digits", "model=mlp", *make_waiting_words(tmp_path, 0.04), "precision=fp32"]
     words += ["data.pipeline=streaming", "data.num_workers=4", "train.max_examples=900", "train.compile=off"]
     roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 1.0, tries_bf16=False)
     assert roofline.step.get_share("data wait") > 0.5
@@ -104,12 +103,7 @@ def test_slow_readers_that_deliver_together_are_seen_as_waiting_for_data(tmp_pat
 def test_few_steps_are_timed_if_a_step_takes_seconds(tmp_path: Path) -> None:
     """A step waits 1.6 s for its data: three first steps, and one with the clock."""
     count = tmp_path / "count"
-    file = tmp_path / "waiting.py"
-    file.write_text(
-        "import time\n\ndef wait(image, generator):\n    time.sleep(0.05)\n"
-        f"    with open({str(count)!r}, 'a') as file:\n        file.write('.')\n    return image\n"
-    )
-    words = ["data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}", "precision=bf16"]
+    words = ["data=digits", "model=mlp", *make_waiting_words(tmp_path, 0.05, count), "precision=bf16"]
     words += ["data.pipeline=streaming", "data.num_workers=0", "train.max_examples=300", "train.compile=off"]
     roofline = measure_roofline(open_session(decode_config(compose(words)), World()), 1.0, tries_bf16=False)
     assert len(count.read_text()) == 4 * 32

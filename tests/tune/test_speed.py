@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting_transform import make_waiting_words
 
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
@@ -220,9 +221,7 @@ def test_readers_are_stopped_between_the_blocks_of_their_line() -> None:
 @pytest.mark.slow
 def test_a_probe_of_slow_steps_ends_at_its_limit(tmp_path: Path) -> None:
     """A step takes 0.64 s: no six pairs fit into two seconds."""
-    file = tmp_path / "waiting.py"
-    file.write_text("import time\n\ndef wait(image, generator):\n    time.sleep(0.02)\n    return image\n")
-    words = ("data=digits", "model=mlp", "augment=[custom]", f"augment.custom.file={file}")
+    words = ("data=digits", "model=mlp", *make_waiting_words(tmp_path, 0.02))
     line = Line((*words, "data.pipeline=streaming", "data.num_workers=1", "train.max_examples=200"))
     request = ProbeRequest(line, (), ("train.cpu_threads=1",), SpeedGrade.ROUNDING, ends_early=False)
     probe = run_probe(request, 1.0, None, limit_s=2.0)

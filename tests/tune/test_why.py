@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting_transform import make_waiting_words
 
 from dnntrain.choices.reg.label_smoothing import LabelSmoothing
 from dnntrain.cli.main import main
@@ -145,10 +146,7 @@ def test_a_slow_data_set_is_named(workers: int, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_more_workers_are_measured_as_faster_if_one_worker_is_too_slow(tmp_path: Path) -> None:
     """The transform waits 4 ms for each image: a batch of 32 takes one worker 128 ms, and four a quarter."""
-    file = tmp_path / "waiting.py"
-    file.write_text("import time\n\ndef wait(image, generator):\n    time.sleep(0.004)\n    return image\n")
-    augment = ("augment=[custom]", f"augment.custom.file={file}")
-    line = Line((*SMALL, *augment, "data.pipeline=streaming", "data.num_workers=1"))
+    line = Line((*SMALL, *make_waiting_words(tmp_path, 0.004), "data.pipeline=streaming", "data.num_workers=1"))
     session = open_session(line.decode(), World())
     step, _ = measure_step_time(session, 0.2)
     assert name_bottleneck(step, ()) == DATA
