@@ -20,7 +20,6 @@ from dnntrain.checkpoint.checkpoint_format import (
     compute_manifest_digest,
     make_chunk_key,
 )
-from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.checkpoint.gather import RankExchange
 from dnntrain.errors import PluginError
 from dnntrain.nn.safetensors_file import write_safetensors
@@ -121,10 +120,10 @@ def _write_chunks(folder: Path, rank: int, chunks: Sequence[Chunk]) -> dict[str,
     name = f"state-{rank}.safetensors"
     keys = [chunk.name if not any(chunk.offset) else make_chunk_key(chunk.name, chunk.offset) for chunk in chunks]
     path = folder / name
-    write_safetensors(path, {key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
+    digest = write_safetensors(path, {key: chunk.tensor for key, chunk in zip(keys, chunks, strict=True)})
     return {
         "file": name,
-        "facts": {"sha256": compute_file_digest(path), "bytes": path.stat().st_size},
+        "facts": {"sha256": digest, "bytes": path.stat().st_size},
         "chunks": [
             [chunk.name, key, list(chunk.offset), list(chunk.shape), str(chunk.tensor.dtype)]
             for key, chunk in zip(keys, chunks, strict=True)

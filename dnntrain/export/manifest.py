@@ -58,7 +58,7 @@ class Manifest:
 
     @property
     def _image_reading(self) -> ImageReading:
-        return ImageReading.find(self.config.get("data"))
+        return ImageReading.from_saved_options(self.config.get("data"))
 
     @property
     def _sound(self) -> AudioReading | None:

@@ -256,7 +256,10 @@ def _to_pair(values: list[int]) -> list[int]:
 
 
 def sum_coverage(op_counts: Iterable[tuple[str, str, float]], examples: int) -> OpCoverage:
-    """Return the coverage for one example from (number format, operator, multiply-adds) of `examples`."""
+    """Return the coverage for one example.
+
+    `op_counts` are (number format, operator, multiply-adds) for `examples` of them.
+    """
     macs: Counter[str] = Counter()
     operators: Counter[str] = Counter()
     for number_format, operator, count in op_counts:

@@ -39,7 +39,7 @@ class ExportHandle:
         if not trust and self.is_program:
             raise CheckpointError(
                 f"{self.file or self.folder} is a program (--format {self.manifest.format}): loading it runs its code",
-                "if you trust its origin, add --trust; --format onnx and safetensors are data and need no trust",
+                "if you trust its origin, add --trust; --format onnx, openvino and safetensors are data and need no trust",
             )
 
     def load(self, device: str, *, trust: bool) -> Runner:

@@ -1,4 +1,7 @@
-"""Count the multiply-adds of an OpenVINO model by the number format that the processor's graph computes them in."""
+"""Count the multiply-adds of an OpenVINO model by their number format.
+
+They are counted from the graph that OpenVINO compiles for the processor, not from the file.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dnntrain.export.op_coverage import OpCoverage, sum_coverage
-from dnntrain.export.openvino_files import compile_model
+from dnntrain.export.openvino_files import compile_model, name_openvino_errors
 
 #: Number formats by OpenVINO's names.
 _NUMBER_FORMATS = {"u8": "int8", "i8": "int8", "f32": "fp32", "bf16": "bf16", "f16": "fp16"}
@@ -25,14 +28,15 @@ def measure_openvino_coverage(model: Any, inputs: Tensor) -> OpCoverage:
     The compiled graph names the operators that each of its nodes computes, and the precision of the
     node. An operator that no node names counts as fp32.
     """
-    model = model.clone()
-    model.reshape(list(inputs.shape))
-    precisions = _read_precisions(compile_model(model))
-    op_counts = [
-        (precisions.get(op.get_friendly_name(), "fp32"), op.get_type_name(), _count_macs(op))
-        for op in model.get_ordered_ops()
-        if op.get_type_name() in (*_CONVOLUTIONS, "MatMul")
-    ]
+    with name_openvino_errors("OpenVINO cannot compile the model", "use --format onnx"):
+        model = model.clone()
+        model.reshape(list(inputs.shape))
+        precisions = _read_precisions(compile_model(model))
+        op_counts = [
+            (precisions.get(op.get_friendly_name(), "fp32"), op.get_type_name(), _count_macs(op))
+            for op in model.get_ordered_ops()
+            if op.get_type_name() in (*_CONVOLUTIONS, "MatMul")
+        ]
     return sum_coverage(op_counts, len(inputs))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.errors import CheckpointError
+from dnntrain.errors import CheckpointError, DnntrainError
 from dnntrain.export.formats import ExportRequest, Runner, resolve_model_file
 from dnntrain.export.formats.onnx import export_onnx
 
 MODEL_NAME, WEIGHTS_NAME = "model.xml", "model.bin"
-
-#: The packages of the extra `openvino`, and those that write ONNX, which OpenVINO reads.
-REQUIRED_PACKAGES = ("openvino", "onnx", "onnxscript")
 
 
 def import_openvino() -> Any:
@@ -39,22 +38,24 @@ def convert_model(source: ExportRequest, folder: Path) -> Any:
     """Return the float network as an OpenVINO model for any number of examples."""
     path = folder / ".float.onnx"
     export_onnx(source, path)
-    model = import_openvino().Core().read_model(str(path))
+    with name_openvino_errors("the model cannot be converted to OpenVINO", "use --format onnx"):
+        model = import_openvino().Core().read_model(str(path))
     path.unlink()
     return model
 
 
 def save_model(model: Any, folder: Path, batch: int | None) -> None:
     """Write `model` into `folder`, for `batch` examples or any number."""
-    if batch is not None:
-        model.reshape([batch, *model.input().partial_shape[1:]])
-    import_openvino().save_model(model, str(folder / MODEL_NAME), compress_to_fp16=False)
+    with name_openvino_errors("OpenVINO cannot write the model", "use --format onnx"):
+        if batch is not None:
+            model.reshape([batch, *model.input().partial_shape[1:]])
+        import_openvino().save_model(model, str(folder / MODEL_NAME), compress_to_fp16=False)
 
 
 def compile_model(model: Any, precision: str = "f32") -> Any:
     """Return `model` compiled for the processor, with as many threads as torch has.
 
-    precision   f32, or bf16 where the processor has it
+    precision   f32, or bf16 if the processor has it
     """
     hints = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -64,26 +65,33 @@ def compile_model(model: Any, precision: str = "f32") -> Any:
     return import_openvino().Core().compile_model(model, "CPU", hints)
 
 
-def get_reason(error: Exception) -> str:
+def _get_reason(error: Exception) -> str:
     """Return the last line of an error: the lines before name OpenVINO's source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1][:300]
 
 
-def make_runner(path: Path, precision: str = "f32") -> Runner:
+@contextmanager
+def name_openvino_errors(problem: str, hint: str) -> Iterator[None]:
+    """Raise a CheckpointError with the problem and its reason for any error of OpenVINO, NNCF and their imports."""
+    try:
+        yield
+    except DnntrainError:
+        raise
+    except Exception as error:  # OpenVINO raises RuntimeError, and NNCF several classes without a common one
+        raise CheckpointError(f"{problem}: {_get_reason(error)}", hint) from error
+
+
+def make_runner(path: Path, format_name: str, precision: str = "f32") -> Runner:
     """Return the model in `path`, its folder or its graph, as a function.
 
     Raises CheckpointError if OpenVINO cannot read it.
     """
     model_path = resolve_model_file(path, MODEL_NAME)
-    try:
+    hint = f"export it again with: dnntrain export RUN --format {format_name}"
+    with name_openvino_errors(f"{model_path} cannot be read by OpenVINO", hint):
         model = import_openvino().Core().read_model(str(model_path), str(model_path.with_suffix(".bin")))
         request = compile_model(model, precision).create_infer_request()
-    except RuntimeError as error:  # the one class of OpenVINO's errors
-        raise CheckpointError(
-            f"{model_path} cannot be read by OpenVINO: {get_reason(error)}",
-            "export it again with: dnntrain export RUN --format openvino",
-        ) from None
 
     def run(inputs: Tensor) -> Tensor:
         outputs = request.infer([inputs.contiguous().cpu().numpy()], share_inputs=True)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.errors import CheckpointError
-from dnntrain.export.openvino_files import block_telemetry, get_reason
+from dnntrain.export.openvino_files import block_telemetry, name_openvino_errors
 from dnntrain.export.silence import silence_output
 from dnntrain.protocols import QuantChoice
 
@@ -22,34 +21,40 @@ def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor
     error. It makes ranges symmetric; in a network with attention it does not, and moves large values
     of activations into the weights (Xiao et al., "SmoothQuant", 2022). Raises CheckpointError if it cannot.
     """
-    block_telemetry()
-    with silence_output():
-        nncf: Any = import_module("nncf")
-        examples = list(_iterate_examples(batches))
-        try:
+    with name_openvino_errors("NNCF cannot quantize this model", "use --format onnx_int8, or --format openvino"):
+        block_telemetry()
+        with silence_output(hides_stderr=False):
+            nncf: Any = import_module("nncf")
             return nncf.quantize(
                 model,
-                nncf.Dataset(examples),
-                subset_size=len(examples),
+                nncf.Dataset(_Examples(batches)),
+                subset_size=sum(map(len, batches)),
                 model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
                 advanced_parameters=_make_parameters(options),
             )
-        except Exception as error:  # NNCF runs OpenVINO and has its own exceptions, without a common one
-            raise CheckpointError(
-                f"NNCF cannot quantize this model: {get_reason(error)}", "use --format onnx_int8, or --format openvino"
-            ) from error
 
 
 def has_attention(model: Any) -> bool:
-    """Return whether an OpenVINO model has the softmax of attention; the outputs of networks are logits."""
+    """Return whether an OpenVINO model has a softmax.
+
+    Networks return logits, so it is that of attention.
+    """
     return any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())
 
 
-def _iterate_examples(batches: Iterable[Tensor]) -> Iterator[Any]:
-    """Yield the examples one by one: NNCF counts a batch as one example, and takes its first axis for a channel."""
-    for batch in batches:
-        for example in torch.split(batch, 1):
-            yield example.contiguous().numpy()
+class _Examples:
+    """The examples of batches one by one, as often as they are needed.
+
+    NNCF counts a batch as one example, and takes its first axis for a channel.
+    """
+
+    def __init__(self, batches: Iterable[Tensor]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches:
+            for example in torch.split(batch, 1):
+                yield example.contiguous().numpy()
 
 
 def _make_parameters(options: QuantChoice) -> Any:

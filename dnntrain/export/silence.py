@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import StringIO
 
 
 @contextmanager
-def silence_output() -> Iterator[None]:
-    """Suppress logs, warnings and output of Python code; stdout is for results.
+def silence_output(*, hides_stderr: bool = True) -> Iterator[None]:
+    """Suppress logs, warnings and the output of Python code; stdout is for results.
 
-    A failure raises an exception too.
+    A failure raises an exception too. Without `hides_stderr`, messages of dnntrain itself are shown.
     """
     previous_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
+        stderr = redirect_stderr(StringIO()) if hides_stderr else nullcontext()
+        with redirect_stdout(StringIO()), stderr, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -141,7 +141,7 @@ def write_export(
     too much from its source or computes too little in integers. After an error `target` is
     unchanged.
     """
-    check_installed(export_format)
+    check_installed(export_format, for_writing=True)
     device = (
         "cpu" if "cpu" in export_format.devices else resolve_device(export_format, subject.loaded_model.config.device)
     )
@@ -235,7 +235,7 @@ def summarize_export(card: Manifest, target: Path) -> dict[str, Any]:
 def get_installed_format(name: str) -> ExportFormat:
     """Return the format called `name` after a check of the packages that it needs."""
     export_format = get_format(name)
-    check_installed(export_format)
+    check_installed(export_format, for_writing=True)
     return export_format
 
 

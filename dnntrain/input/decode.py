@@ -7,8 +7,10 @@ import stat
 import warnings
 from codecs import getincrementaldecoder
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dnntrain.errors import DataError
 from dnntrain.input.resize import Placement, Size, place_picture, resize_picture, resize_pixels
@@ -62,7 +64,10 @@ def decode_image(path: Path, channels: int, size: tuple[int, int], reading: Imag
 
 
 def decode_picture(picture: Image, channels: int, size: tuple[int, int], reading: ImageReading = _PLAIN) -> Tensor:
-    """Return an open picture as `decode_image` returns its file. Raises DataError as `convert_mode` does."""
+    """Return an open picture at the size of the input; a JPEG that is open is not decoded at a fraction.
+
+    Raises DataError as `convert_mode` does.
+    """
     from PIL import ImageOps
 
     upright = convert_mode(ImageOps.exif_transpose(picture), channels, reading.max_value)
@@ -82,30 +87,31 @@ def read_image(
     """Return the part of the file's picture that `place` chooses, upright, in RGB or gray.
 
     `place` gets the (width, height) of the whole picture. With `reading.decode` "scaled" a JPEG is decoded at
-    1/2, 1/4 or 1/8 of its sides if the part does not become smaller than its place in the input; with "fast",
+    1/2, 1/4 or 1/8 of its sides if the part does not become smaller than its place in the input. With "fast",
     and otherwise with "scaled", torch resizes. The result is uint8 [channels, height, width]; `size` is (height,
     width). EXIF rotation is applied. CMYK, palettes and 1-bit pixels are converted; transparent pixels
     are black. Grays of 16 bits and floats are scaled to 8 bits: `reading.max_value` is white, by
     default 65535, and 1 for floats. Raises DataError, naming the file, for anything that is not a
     readable picture of the known formats.
     """
-    decoded = _decode_file(path, channels, place, reading)
-    if decoded.pixels is not None:
-        return resize_pixels(decoded.pixels, decoded.placement, size)
-    picture = resize_picture(decoded.picture, decoded.whole, decoded.placement, size)
-    return _convert_to_tensor(picture, channels)
+    decoded, placement = _decode_file(path, channels, place, reading)
+    if isinstance(decoded, _Picture):
+        picture = resize_picture(decoded.picture, decoded.whole, placement, size)
+        return _convert_to_tensor(picture, channels)
+    return resize_pixels(decoded, placement, size)
 
 
-class _Decoded(NamedTuple):
-    """A decoded picture for Pillow's filter, or its pixels for torch's: uint8 [channels, height, width]."""
+class _Picture(NamedTuple):
+    """A picture for Pillow's filter, and the size of the whole one, of which it may be a smaller copy."""
 
     picture: Image
-    pixels: Tensor | None
     whole: Size
-    placement: Placement
 
 
-def _decode_file(path: Path, channels: int, place: Callable[[Size], Placement], reading: ImageReading) -> _Decoded:
+def _decode_file(
+    path: Path, channels: int, place: Callable[[Size], Placement], reading: ImageReading
+) -> tuple[_Picture | Tensor, Placement]:
+    """Return the picture for Pillow's filter, or its pixels for torch's: uint8 [channels, height, width]."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     check_regular_file(path)
@@ -123,13 +129,12 @@ def _decode_file(path: Path, channels: int, place: Callable[[Size], Placement], 
                     _shrink_jpeg(file, placement.shrinkage)
                 uses_torch = reading.decode != "full" and file.size == (width, height)
                 if uses_torch and orientation == 1 and (pixels := _decode_jpeg(path, file, channels)) is not None:
-                    return _Decoded(file, pixels, whole, placement)
+                    return pixels, placement
                 file.load()
                 # In place: a copy of the whole picture takes a tenth of the time that decoding does.
                 ImageOps.exif_transpose(file, in_place=True)
                 picture = convert_mode(file, channels, reading.max_value, str(path))
-                pixels = _convert_to_tensor(picture, channels) if uses_torch else None
-                return _Decoded(picture, pixels, whole, placement)
+                return _convert_to_tensor(picture, channels) if uses_torch else _Picture(picture, whole), placement
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_describe_unknown_format(path)}", _REMOVE_HINT) from None
     except DataError:
@@ -138,19 +143,35 @@ def _decode_file(path: Path, channels: int, place: Callable[[Size], Placement], 
         raise DataError(f"{path}: cannot be decoded ({_format_error(error)})", _REMOVE_HINT) from None
 
 
-def _decode_jpeg(path: Path, file: Image, channels: int) -> Tensor | None:
-    """Return the pixels of a plain JPEG, [channels, height, width], by torchvision; None for other files.
+@cache
+def find_jpeg_decoder() -> Callable[..., Tensor] | None:
+    """Return torchcodec's decoder, whose pixels are Pillow's.
 
-    They are Pillow's. A file that torchvision cannot decode is left to Pillow, and to its errors.
+    None if it is not installed, or if this torch cannot load it.
     """
-    if file.format != "JPEG" or file.mode != ("RGB" if channels == 3 else "L"):
+    try:
+        decoders: Any = import_module("torchcodec.decoders")
+        decode: Callable[..., Tensor] = decoders.decode_jpeg
+    except (ImportError, AttributeError, OSError, RuntimeError):
+        return None
+    return decode
+
+
+def _decode_jpeg(path: Path, file: Image, channels: int) -> Tensor | None:
+    """Return the pixels of a JPEG, [channels, height, width], by torchcodec.
+
+    None leaves the file to Pillow and to its errors: files with other colors, and those that torchcodec
+    cannot decode.
+    """
+    mode = "RGB" if channels == 3 else "L"
+    decode = find_jpeg_decoder() if file.format == "JPEG" and file.mode == mode else None
+    if decode is None:
         return None
     import torch
-    from torchvision.io import decode_jpeg
 
     data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     try:
-        (pixels,) = decode_jpeg([data])
+        pixels = decode(data, mode="RGB" if channels == 3 else "GRAY")
     except RuntimeError:
         return None
     return pixels if pixels.shape == (channels, file.height, file.width) else None

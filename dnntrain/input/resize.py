@@ -33,9 +33,9 @@ _BORDER_GRAY = 114
 
 
 class Placement(NamedTuple):
-    """The box of a picture, in pixels of the whole one, that becomes `height` x `width` pixels of the input.
+    """The box of a picture that becomes `height` x `width` pixels of the input.
 
-    The rest of the input is border.
+    The box is in pixels of the whole picture. The rest of the input is border.
     """
 
     box: Box
@@ -80,9 +80,9 @@ def _round_box(box: Box) -> Box:
 
 
 def place_random_crop(whole: Size, size: tuple[int, int], index: int, key: Key) -> Placement:
-    """Return a keyed random crop of a picture of (width, height) `whole`, for an input of (height, width) `size`.
+    """Return a keyed random crop, for an input of (height, width) `size`.
 
-    It has 8 to 100 % of the area and an aspect of 3:4 to 4:3, and whole pixels.
+    It has 8 to 100 % of the area of a picture of (width, height) `whole`, an aspect of 3:4 to 4:3, and whole pixels.
     """
     return Placement(draw_crop_box(*whole, index, key.with_stream("resized_crop")), *size)
 

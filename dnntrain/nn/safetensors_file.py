@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
@@ -44,10 +45,10 @@ def encode_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     return b"".join((struct.pack("<Q", len(text)), text, buffer))
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a file of `tensors` without metadata and without a copy of their bytes, and sync it to disk.
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a file of `tensors`, on the host, without metadata, and sync it to disk.
 
-    Raises OSError.
+    Their bytes are not copied. Returns the SHA-256 that the file must have, computed from memory. Raises OSError.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -56,10 +57,28 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file(dict(tensors), path)
     except SafetensorError as error:
         number = _OS_ERROR.search(str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from error
+    # The library makes its files readable for the owner alone.
+    path.chmod(path.parent.stat().st_mode & 0o666)
     sync_to_disk(path)
+    return _compute_expected_digest(path, tensors)
+
+
+def _compute_expected_digest(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the header of a file and of the tensors in memory, in its order."""
+    import torch
+
+    with open_file(path) as file:
+        prefix = file.read(8)
+        text = file.read(struct.unpack("<Q", prefix)[0])
+    digest = hashlib.sha256(prefix + text)
+    header = json.loads(text)
+    for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+        if tensors[name].numel():
+            values: Any = tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(values)
+    return digest.hexdigest()
 
 
 def is_intact(path: Path, header: Mapping[str, Any], length: int) -> bool:

@@ -26,7 +26,7 @@ _FORMULAS: dict[str, str] = {
     "stretch": "picture.resize((w, h), BILINEAR)",
 }
 
-#: The same for `decode` fast and scaled, where they differ.
+#: The same for a box of whole pixels, which `decode` fast and scaled crop.
 _WHOLE_BOX_DESCRIPTION = (
     "one antialiased bilinear resize of the largest centered box of the input's aspect, cropped to whole pixels"
 )
@@ -36,6 +36,10 @@ _WHOLE_BOX_FORMULA = (
     "picture.crop((l, t, l + a, t + b)).resize((w, h), BILINEAR)"
 )
 
+_SCALED_DESCRIPTION = (
+    "JPEG files decoded at the smallest of 1/2, 1/4 and 1/8 of their sides that is not below the input"
+)
+
 
 @dataclass(frozen=True)
 class ImageReading:
@@ -43,9 +47,9 @@ class ImageReading:
 
     resize     how an image of another aspect gets the size of the input
     max_value  value of white in images of more than 8 bits; None: by their type
-    decode     full: Pillow decodes and resizes; fast: torchvision decodes JPEG files and torch resizes, which gives
-               the same pixels within a level, from a box of whole pixels; scaled: also, a JPEG is decoded at
-               1/2, 1/4 or 1/8 of its sides if that is not below the input
+    decode     full: Pillow resizes; fast: torch resizes, from a box of whole pixels, and torchcodec decodes
+               JPEG files if it is installed; scaled: also, a JPEG is decoded at 1/2, 1/4 or 1/8 of its
+               sides if that is not below the input
     """
 
     resize: ResizeMode = "crop"
@@ -53,20 +57,26 @@ class ImageReading:
     decode: DecodeMode = "full"
 
     @classmethod
-    def find(cls, data: object) -> ImageReading:
-        """Return the settings in the saved options `data` of a data set; the default for those it lacks."""
+    def from_saved_options(cls, data: object) -> ImageReading:
+        """Return the settings in the saved options of a data set.
+
+        Those that it lacks, or has with unknown values, are the defaults.
+        """
         saved: dict[str, Any] = dict(data) if isinstance(data, Mapping) else {}
         names = {"resize": get_args(ResizeMode), "decode": get_args(DecodeMode)}
         return cls(**{name: saved[name] for name, values in names.items() if saved.get(name) in values})
 
     @property
     def resize_description(self) -> str:
-        """What becomes of a picture of any size, for manifests."""
-        has_whole_box = self.resize == "crop" and self.decode != "full"
-        return _WHOLE_BOX_DESCRIPTION if has_whole_box else _DESCRIPTIONS[self.resize]
+        """The way of a picture of any size to that of the input, for manifests."""
+        text = _WHOLE_BOX_DESCRIPTION if self._has_whole_box else _DESCRIPTIONS[self.resize]
+        return f"{_SCALED_DESCRIPTION}; {text}" if self.decode == "scaled" else text
 
     @property
     def resize_formula(self) -> str:
-        """The same in Pillow; torch's filter agrees with it within a level."""
-        has_whole_box = self.resize == "crop" and self.decode != "full"
-        return _WHOLE_BOX_FORMULA if has_whole_box else _FORMULAS[self.resize]
+        """The resize in Pillow; torch's filter agrees with it within a level."""
+        return _WHOLE_BOX_FORMULA if self._has_whole_box else _FORMULAS[self.resize]
+
+    @property
+    def _has_whole_box(self) -> bool:
+        return self.resize == "crop" and self.decode != "full"

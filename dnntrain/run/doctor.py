@@ -29,7 +29,17 @@ _REQUIRED_PACKAGES = (
     "matplotlib",
     "torchao",
 )
-_OPTIONAL_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "timm", "tensorboard", "mlflow")
+_OPTIONAL_PACKAGES = (
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "torchcodec",
+    "timm",
+    "tensorboard",
+    "mlflow",
+)
 
 #: Room for the batches of eight reading processes: 32 images of 224 × 224 pixels in each batch.
 _SHARED_BYTES_OF_READERS = 128 * 2**20

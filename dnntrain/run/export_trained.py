@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dnntrain.bench.fastest_export import export_fastest
-from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND
+from dnntrain.choices.quant._backends import get_backend_format
 from dnntrain.errors import ConfigError
 from dnntrain.export.formats import resolve_device
 from dnntrain.export.manifest import Manifest
@@ -59,7 +59,7 @@ def export_trained(
     if export_format.is_exact and quant_overrides:
         raise ConfigError(
             f"{quant_overrides[0]} has no effect with --format {format_name}",
-            "use --format onnx_int8 or --format pt2_int8",
+            "use --format onnx_int8, pt2_int8 or openvino_int8",
         )
     quant = (
         None if export_format.is_exact else choose_quantization(format_name, quant_overrides, loaded_model.config.quant)
@@ -96,7 +96,7 @@ def _check_quant_overrides(name: str, quant_overrides: Sequence[str], batches: S
     backend = next(
         (word for word in quant_overrides if word.lstrip("+").startswith("quant.backend=")), "quant.backend=auto"
     )
-    backend_format = FORMAT_OF_BACKEND.get(backend.partition("=")[2], name)
+    backend_format = get_backend_format(backend.partition("=")[2], name)
     if backend_format != name:
         raise ConfigError(
             f"{backend} does not run --format {name}", f"use --format {backend_format}, or leave quant.backend out"

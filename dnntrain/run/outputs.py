@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.choices.quant._post_training import FORMAT_OF_BACKEND
+from dnntrain.choices.quant._backends import get_backend_format
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import CheckpointError
 from dnntrain.export.manifest import read_manifest
@@ -87,7 +87,7 @@ def _has_export(run: Path, quant: QuantChoice) -> bool:
 
 def get_export_folder(run: Path, quant: QuantChoice) -> Path:
     """Return the folder of the export that `quant` writes at the end of the run."""
-    name = "int8" if quant.backend == "auto" else FORMAT_OF_BACKEND.get(quant.backend, quant.formats[0])
+    name = "int8" if quant.backend == "auto" else get_backend_format(quant.backend, quant.formats[0])
     return run / "exports" / name
 
 

@@ -28,18 +28,23 @@ if TYPE_CHECKING:
 TUNED_KEY = "tuned"
 SPEED_KEYS = frozenset(
     {
+        "data.decode",
         "data.num_workers",
         "data.pipeline",
         "parallel.bucket_size_mb",
         "parallel.grad_compression",
         "precision",
         "train.activation_checkpointing",
+        "train.batch_size",
         "train.channels_last",
         "train.compile",
         "train.cpu_threads",
         "train.micro_batch_size",
     }
 )
+
+#: Keys that a search may change, but that its result depends on otherwise.
+_TIMED_KEYS = frozenset({"data.decode", "train.batch_size"})
 
 #: Parts of a configuration that do not change the speed of a step.
 _UNTIMED = frozenset(
@@ -58,7 +63,7 @@ _UNTIMED = frozenset(
         "precision",
     }
 )
-_UNTIMED_KEYS = SPEED_KEYS | {"data.root", "data.download", "train.duration", "train.profile"}
+_UNTIMED_KEYS = (SPEED_KEYS - _TIMED_KEYS) | {"data.root", "data.download", "train.duration", "train.profile"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ class TunedSettings:
         Raises ConfigError if they were measured on other hardware, with other versions, another network or
         other data.
         """
-        if differences := list(_list_key_differences(self.key, make_speed_key(config, hardware, data_digest))):
+        if differences := list(
+            _list_key_differences(self.key, make_speed_key(config, hardware, data_digest, self.words))
+        ):
             raise ConfigError(
                 f"{self.path} was measured for something else: {'; '.join(differences)}",
                 f"measure again: dnntrain tune speed … --path {self.path}",
@@ -94,15 +101,21 @@ class TunedSettings:
         write_text(path, dump_yaml(values))
 
 
-def make_speed_key(config: RunConfig, hardware: Hardware, data_digest: str) -> dict[str, Any]:
-    """Return the facts that a measurement of speed depends on, besides the settings that it changes."""
+def make_speed_key(
+    config: RunConfig, hardware: Hardware, data_digest: str, words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the facts that a measurement of speed depends on, besides the settings that it changes.
+
+    `words` are the overrides that it found.
+    """
     network = {}
+    changed_keys = _UNTIMED_KEYS | set(map(get_key, words))
     for section, values in config.resolved.items():
         if section in _UNTIMED:
             continue
         is_section = isinstance(values, dict)
         network[section] = (
-            {name: value for name, value in values.items() if f"{section}.{name}" not in _UNTIMED_KEYS}
+            {name: value for name, value in values.items() if f"{section}.{name}" not in changed_keys}
             if is_section
             else values
         )

@@ -10,7 +10,7 @@ from dnntrain.config.groups import LISTS
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.roofline import bound_gain, compute_bound
-from dnntrain.tune.speed_settings import can_be_resident, count_readers, list_speed_settings
+from dnntrain.tune.speed_settings import can_be_resident, count_readers, list_batch_sizes, list_speed_settings
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 #: Factors of the batch size that are tried.
 _BATCH_FACTORS = (4, 16)
-_LARGEST_BATCH = 4096
 #: A remedy that cannot gain this factor is not tried.
 _LEAST_BOUND = 1.05
 #: Rows of metrics are written so many times less often.
@@ -48,6 +47,9 @@ class Remedy:
 DATA, CALLBACKS, ROWS, SMALL_BATCH, COMPUTE = "data", "callbacks", "rows", "small batch", "compute"
 COMMUNICATION = "communication"
 
+#: Section of a setting → the bottleneck that it helps against, if that is not the computing.
+_KINDS = {"data": DATA, "parallel": COMMUNICATION}
+
 
 def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
     """Return the remedies of a run, those that can gain the most first."""
@@ -61,9 +63,9 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
     ]
     for setting in list_speed_settings(session, SpeedGrade.STATISTICAL):
         section = setting.key.partition(".")[0]
-        if section == "data":
-            continue
-        kind, bound = COMMUNICATION if section == "parallel" else COMPUTE, bound_gain(step, setting.key)
+        if setting.key in ("data.num_workers", "data.pipeline", "train.batch_size"):
+            continue  # they are above
+        kind, bound = _KINDS.get(section, COMPUTE), bound_gain(step, setting.key)
         remedies += [Remedy(kind, (f"{setting.key}={value}",), setting.grade, bound) for value in setting.values]
     kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
     return sorted(kept, key=lambda remedy: -remedy.bound)
@@ -102,10 +104,5 @@ def _list_row_remedies(session: Session, bound: float) -> Iterator[Remedy]:
 
 
 def _list_batch_remedies(session: Session, bound: float) -> Iterator[Remedy]:
-    plan = session.plan
-    if not plan.timetable.is_constant or session.config.train.micro_batch_size is not None:
-        return
-    for factor in _BATCH_FACTORS:
-        size = plan.batch_size * factor
-        if size <= min(plan.data.train, _LARGEST_BATCH):
-            yield Remedy(SMALL_BATCH, (f"train.batch_size={size}",), SpeedGrade.STATISTICAL, bound)
+    for size in list_batch_sizes(session, _BATCH_FACTORS):
+        yield Remedy(SMALL_BATCH, (f"train.batch_size={size}",), SpeedGrade.STATISTICAL, bound)

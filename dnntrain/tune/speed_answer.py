@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.tuned_settings import TunedSettings, make_speed_key
 from dnntrain.tune.speed import Say, SpeedRequest, make_evidence, tune_speed
 from dnntrain.tune.speed_cache import cache_settings, find_cached_settings
+from dnntrain.utils.words import get_key
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -51,14 +53,36 @@ def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, sa
     A result is kept unless the machine was busy or the budget was spent. It counts for the same line only: the settings that
     the line has already are part of the question.
     """
-    key, question = make_speed_key(session.config, session.hardware, session.data.dataset.digest), request.as_question()
-    if use_cache and (cached := find_cached_settings(key, question)) is not None:
+    facts = session.config, session.hardware, session.data.dataset.digest
+    key, question = make_speed_key(*facts), request.as_question()
+    cached = find_cached_settings(key, question) if use_cache else None
+    if cached is not None and cached.key == make_speed_key(*facts, cached.words):
         say("measured before on this machine, with the same versions, network and data; --no-cache measures again")
+        _name_judge(cached, request, say)
         return cached
     result = tune_speed(session, request, say)
     if not result.words:
         say(f"nothing is better than the line as it is for --goal {request.goal}")
-    tuned = TunedSettings(tuple(result.words), key, make_evidence(result))
+    tuned = TunedSettings(tuple(result.words), make_speed_key(*facts, result.words), make_evidence(result))
+    _name_judge(tuned, request, say)
     if result.is_final:
-        cache_settings(tuned, question)
+        cache_settings(tuned, key, question)
     return tuned
+
+
+def _name_judge(tuned: TunedSettings, request: SpeedRequest, say: Say) -> None:
+    """Name the command that judges settings which change the numbers; pairs of runs to a value have judged theirs."""
+    final = tuned.evidence.get("final") or {}
+    if tuned.words and final.get("grade") == SpeedGrade.STATISTICAL.value and request.goal.kind != "time_to":
+        say(f"this trains differently; judge the accuracy with: {make_prove_command(request, tuned.words)}")
+
+
+def make_prove_command(request: SpeedRequest, words: Sequence[str]) -> str:
+    """Return the command that compares the accuracy of the line as it is with that of `words`."""
+    keys = {*map(get_key, words), "run_dir", "seed"}
+    replaced = [word for word in request.overrides if get_key(word) in set(map(get_key, words))]
+    others = [word for word in request.overrides if get_key(word) not in keys]
+    config_dir = [] if request.config_dir is None else ["--config-dir", str(request.config_dir)]
+    return shlex.join(
+        ["dnntrain", "prove", *others, "--a", shlex.join(replaced), "--b", shlex.join(words), *config_dir]
+    )

@@ -21,12 +21,12 @@ def find_cached_settings(key: Mapping[str, Any], question: Mapping[str, Any]) ->
         tuned = read_tuned_settings(path)
     except ConfigError:
         return None  # a damaged file is measured again
-    return tuned if dict(tuned.key) == dict(key) else None
+    return tuned
 
 
-def cache_settings(tuned: TunedSettings, question: Mapping[str, Any]) -> None:
-    """Keep a result. A folder that cannot be written keeps nothing."""
-    path = _get_path(tuned.key, question)
+def cache_settings(tuned: TunedSettings, key: Mapping[str, Any], question: Mapping[str, Any]) -> None:
+    """Keep the result for a key and the options of the search. A folder that cannot be written keeps nothing."""
+    path = _get_path(key, question)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tuned.write(path)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _RESIDENT_SHARE = 0.25
 #: Micro-batches smaller than this are not tried.
 _SMALLEST_MICRO_BATCH = 16
+#: Batches larger than this are not tried.
+_LARGEST_BATCH = 4096
 
 
 def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetting]:
@@ -32,6 +34,7 @@ def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSettin
         *_list_layout_settings(session),
         SpeedSetting("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
         SpeedSetting("train.micro_batch_size", SpeedGrade.ROUNDING, _list_micro_batches(session)),
+        SpeedSetting("train.batch_size", SpeedGrade.STATISTICAL, _list_larger_batches(session)),
     ]
     return select_allowed(settings, allow)
 
@@ -113,6 +116,21 @@ def _list_micro_batches(session: Session) -> tuple[str, ...]:
     size = plan.micro_batch_size
     sizes = [size // 2 if size % 2 == 0 else 0, 2 * size]
     return tuple(str(value) for value in sizes if _SMALLEST_MICRO_BATCH <= value <= plan.batch_size)
+
+
+def _list_larger_batches(session: Session) -> tuple[str, ...]:
+    """Return twice and four times the batch size; steps of them would read more examples in a run of as many steps."""
+    duration = session.config.train.duration
+    return () if duration is not None and duration.unit == "step" else list_batch_sizes(session, (2, 4))
+
+
+def list_batch_sizes(session: Session, factors: Iterable[int]) -> tuple[str, ...]:
+    """Return the multiples of the batch size that the data allows; none if the run changes it or fixes its parts."""
+    plan = session.plan
+    if not plan.timetable.is_constant or session.config.train.micro_batch_size is not None:
+        return ()
+    sizes = (plan.batch_size * factor for factor in factors)
+    return tuple(str(size) for size in sizes if size <= min(plan.data.train, _LARGEST_BATCH))
 
 
 def _may_split(session: Session) -> bool:

@@ -29,7 +29,7 @@ from dnntrain.tune.speed import (
     raise_throughput,
     replace_word,
 )
-from dnntrain.tune.speed_settings import list_speed_settings
+from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.json_files import read_json
 from dnntrain.utils.units import format_seconds, pluralize
 
@@ -113,6 +113,8 @@ def _judge_by_runs(
         if time.monotonic() > deadline:
             note_skipped(result, attempts[number:], say)
             return
+        if not has_effect(word, result.words):
+            continue
         words = replace_word(result.words, word)
         probe, pairs = compare_runs(session.config.seed, request, result.words, words, deadline)
         result.probes.append(probe)

@@ -1,7 +1,8 @@
 """Open regular files only, and write them atomically: write beside, fsync, rename, fsync the folder.
 
 A run directory may come from a stranger. A link in it would make the program read or overwrite
-another file, and a pipe would block it. So every file of a run directory is opened here.
+another file, and a pipe would block it. So every file of a run directory is opened here, except that
+safetensors writes the tensors of a checkpoint into a folder that this process has just made.
 """
 
 from __future__ import annotations

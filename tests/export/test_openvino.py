@@ -13,9 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+from dnntrain.bench import fastest_export
+from dnntrain.choices.quant import _backends
 from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.cli.main import main
-from dnntrain.errors import CheckpointError
+from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.export.formats import check_installed, get_format
 from dnntrain.export.openvino_coverage import measure_openvino_coverage
 from dnntrain.export.openvino_files import MODEL_NAME, compile_model, import_openvino, make_runner
 from dnntrain.export.openvino_quantizer import has_attention, quantize_openvino
@@ -200,6 +203,34 @@ def test_a_lack_of_accuracy_or_of_integers_is_refused(
 
 
 @pytest.mark.slow
+def test_an_error_of_openvino_leaves_a_format_out_of_auto(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        def read_model(self, *paths: str) -> None:
+            raise RuntimeError("Exception from src/core.cpp:1:\nOperator is not known\n")
+
+    candidates = [option for option in fastest_export.EXPORT_CANDIDATES if option.name in ("onnx", "openvino")]
+    monkeypatch.setattr(fastest_export, "EXPORT_CANDIDATES", candidates)
+    for name, value in (("rounds", 1), ("seconds", 0.01)):
+        monkeypatch.setitem(fastest_export.export_fastest.__kwdefaults__, name, value)
+    monkeypatch.setattr(import_openvino(), "Core", Core)
+    assert main(["export", str(run), "--format=auto", "--batches=1", "--threads=1", f"--path={tmp_path}/out"]) == 0
+    reason = "openvino is skipped: the model cannot be converted to OpenVINO: Operator is not known"
+    assert reason in capsys.readouterr().err
+    assert main(["export", str(run), "--format=openvino", f"--path={tmp_path}/other"]) == 5
+    assert not (tmp_path / "other").exists()
+
+
+def test_packages_to_write_are_not_needed_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backends, "find_spec", lambda name: name == "openvino" or None)
+    export_format = get_format("openvino_int8")
+    check_installed(export_format)
+    with pytest.raises(ConfigError, match=r"needs nncf, onnx, onnxscript.*\n.*dnntrain\[openvino\]"):
+        check_installed(export_format, for_writing=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
 def test_a_damaged_file_is_named(name: str, alone: Folder, capsys: Capture) -> None:
     folder = alone("openvino_int8")
@@ -218,7 +249,7 @@ def test_a_graph_that_openvino_cannot_read_is_named(alone: Folder) -> None:
     for damaged in ("<net", text[: len(text) // 2], text.replace('type="Convolution"', 'type="Unknown"')):
         (folder / MODEL_NAME).write_text(damaged)
         with pytest.raises(CheckpointError, match=r"model.xml cannot be read by OpenVINO: \S"):
-            make_runner(folder)
+            make_runner(folder, "openvino")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dnntrain.errors import DataError
+from dnntrain.input import decode
 from dnntrain.input.decode import decode_image, decode_picture
 from dnntrain.input.file_source import RandomCropSource
 from dnntrain.input.resize import place_picture, resize_mask
@@ -49,6 +50,15 @@ def compute_largest_difference(first: Tensor, second: Tensor) -> int:
     return int((first.int() - second.int()).abs().max())
 
 
+@pytest.fixture(autouse=True, params=["torchcodec", "Pillow"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode JPEG files with and without torchcodec."""
+    if request.param == "Pillow":
+        monkeypatch.setattr(decode, "find_jpeg_decoder", lambda: None)
+    else:
+        assert decode.find_jpeg_decoder() is not None
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1), ("RGB", 1), ("L", 3)])
@@ -81,17 +91,17 @@ def test_the_formula_of_the_manifest_is_what_is_done(whole: tuple[int, int], tmp
 @pytest.mark.parametrize("size", [(48, 48), (30, 90), (400, 500)])
 def test_other_ways_to_fit_have_the_same_places(resize: ResizeMode, size: tuple[int, int], tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", make_photo())
-    full, fast = (decode_image(path, 3, size, ImageReading(resize, decode=decode)) for decode in ("full", "fast"))
+    full, fast = (decode_image(path, 3, size, ImageReading(resize, decode=mode)) for mode in ("full", "fast"))
     assert compute_largest_difference(full, fast) <= 1
     assert torch.equal(full == 114, fast == 114) or resize == "stretch"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (7, 300), (64, 64)])
-@pytest.mark.parametrize("decode", ["fast", "scaled"])
-def test_any_shape_becomes_the_shape_asked_for(size: tuple[int, int], decode: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["fast", "scaled"])
+def test_any_shape_becomes_the_shape_asked_for(size: tuple[int, int], mode: Any, tmp_path: Path) -> None:
     for suffix in ("png", "jpg"):
         path = save(tmp_path / f"a.{suffix}", Image.new("RGB", size, (50, 60, 70)))
-        image = decode_image(path, 3, (6, 9), ImageReading(decode=decode))
+        image = decode_image(path, 3, (6, 9), ImageReading(decode=mode))
         assert image.shape == (3, 6, 9)
         assert (image.flatten(1).float().mean(1) - torch.tensor([50.0, 60, 70])).abs().max() <= 3
 

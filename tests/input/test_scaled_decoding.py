@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
+from dnntrain.input import decode
 from dnntrain.input.decode import decode_image
 from dnntrain.input.file_source import RandomCropSource
 from dnntrain.protocols.image_reading import ImageReading, ResizeMode
@@ -46,14 +46,8 @@ def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
             sizes.append(file.size)
         return load(file)
 
-    def record_whole(data: list[Tensor]) -> list[Tensor]:
-        pixels = decode_jpeg(data)
-        sizes.extend((image.shape[2], image.shape[1]) for image in pixels)
-        return pixels
-
-    decode_jpeg = torchvision.io.decode_jpeg
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", record)
-    monkeypatch.setattr(torchvision.io, "decode_jpeg", record_whole)
+    monkeypatch.setattr(decode, "find_jpeg_decoder", lambda: None)
     return sizes
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 import resource
 import signal
+import stat
 from pathlib import Path
 
 import pytest
@@ -24,8 +27,22 @@ TENSORS = {
 
 @pytest.mark.parametrize("tensors", [TENSORS, {}], ids=["tensors", "none"])
 def test_the_bytes_are_those_of_the_library(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    write_safetensors(tmp_path / "a", tensors)
-    assert (tmp_path / "a").read_bytes() == save(tensors)
+    digest = write_safetensors(tmp_path / "a", tensors)
+    data = (tmp_path / "a").read_bytes()
+    assert data == save(tensors)
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+def test_others_may_read_the_file_as_far_as_the_umask_allows(tmp_path: Path) -> None:
+    for umask, mode in ((0o022, 0o644), (0o027, 0o640), (0o077, 0o600)):
+        previous = os.umask(umask)
+        try:
+            folder = tmp_path / f"{umask:o}"
+            folder.mkdir()
+            write_safetensors(folder / "a", TENSORS)
+        finally:
+            os.umask(previous)
+        assert stat.S_IMODE((folder / "a").stat().st_mode) == mode
 
 
 def test_an_error_of_the_system_is_an_os_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -296,10 +297,14 @@ def test_a_full_disk_has_the_exit_code_of_a_checkpoint(tmp_path: Path, monkeypat
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dnntrain.checkpoint.write_checkpoint.write_safetensors", full)
-    with pytest.raises(CheckpointError, match="No space left"):
-        trained(tmp_path / "run")
-    monkeypatch.undo()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the checkpoint has more bytes
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            trained(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
     monkeypatch.setattr("dnntrain.training.metrics_writer.Metrics.write_row", full)
     with pytest.raises(OSError, match="No space left"):
         trained(tmp_path / "rows")

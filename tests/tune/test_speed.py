@@ -118,7 +118,10 @@ def test_only_settings_with_an_effect_are_tried(monkeypatch: pytest.MonkeyPatch)
     assert streaming == {"data.num_workers": ("1", "4", "8"), "data.pipeline": ("resident",)}
     by_default = list_words(SpeedGrade.BITWISE, "data.pipeline=streaming")
     assert str(choose_worker_count(None, 1)) not in by_default["data.num_workers"]  # the run has as many already
-    assert list_words(SpeedGrade.STATISTICAL, "precision=fp32")["precision"] == ("bf16",)
+    different = list_words(SpeedGrade.STATISTICAL, "precision=fp32")
+    assert (different["precision"], different["train.batch_size"]) == (("bf16",), ("64",))  # of 90 examples
+    for words in ("train.micro_batch_size=16", "train.duration=20step"):
+        assert "train.batch_size" not in list_words(SpeedGrade.STATISTICAL, words)
     assert "train.channels_last" in list_words(SpeedGrade.ROUNDING, "model=small_cnn")
     assert "train.micro_batch_size" not in list_words(SpeedGrade.ROUNDING, "model=resnet20")  # batch norm
 

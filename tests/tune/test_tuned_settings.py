@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dnntrain.choices.data.digits import Digits
 from dnntrain.cli.main import main
+from dnntrain.cli.parser import parse_arguments
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
 from dnntrain.protocols.speed import SpeedGrade
+from dnntrain.prove.modes import split_settings
 from dnntrain.run import tuned_settings
 from dnntrain.run.session import Session, open_session
 from dnntrain.run.tuned_settings import TunedSettings, expand_tuned, make_speed_key, read_tuned_settings
@@ -22,6 +27,7 @@ from dnntrain.tune import speed_answer
 from dnntrain.tune.probe import Probe
 from dnntrain.tune.speed import SpeedRequest, SpeedResult
 from dnntrain.tune.speed_answer import answer_speed
+from dnntrain.tune.speed_settings import list_speed_settings
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.world import World
 
@@ -29,10 +35,10 @@ LINE = ("data=digits", "model=mlp", "train.max_examples=100")
 WORDS = ("train.cpu_threads=1", "train.compile=off")
 
 
-def make_key(*words: str) -> dict[str, Any]:
+def make_key(*words: str, found: Sequence[str] = ()) -> dict[str, Any]:
     line = [word for word in LINE if word.partition("=")[0] not in {given.partition("=")[0] for given in words}]
     config = decode_config(compose([*line, *words], quiet=True))
-    return make_speed_key(config, probe_hardware("cpu"), config.data.build().digest)
+    return make_speed_key(config, probe_hardware("cpu"), config.data.build().digest, found)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +131,54 @@ def test_a_result_is_measured_once_unless_the_machine_was_busy(tmp_path: Path, m
     ask(use_cache=False)
     ask(allow=SpeedGrade.BITWISE)
     assert len(counted) == 4
+
+
+def test_settings_that_train_differently_come_with_the_command_that_judges_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = ["train.batch_size=64", "precision=bf16"]
+
+    def measure(*arguments: object) -> SpeedResult:
+        probe = Probe(words, "statistical", (1.5, 1.4, 1.6), verdict="faster")
+        return SpeedResult(list(words), [probe], probe, 1.0)
+
+    monkeypatch.setattr(speed_answer, "tune_speed", measure)
+    line = ("data.root=my photos", *LINE, "train.batch_size=32", "run_dir=a", "seed=3")
+    request = SpeedRequest(line, Path("my presets"), allow=SpeedGrade.STATISTICAL)
+    for _ in range(2):  # measured, and from the cache
+        said: list[str] = []
+        tuned = answer_speed(open_small(), request, use_cache=True, say=said.append)
+        command = shlex.split(said[-1].partition("judge the accuracy with: ")[2])
+        assert command[:2] == ["dnntrain", "prove"]
+        arguments = parse_arguments(command[1:])
+        assert list(arguments.overrides) == ["data.root=my photos", *LINE]
+        assert split_settings(arguments.options["a"]) == ["train.batch_size=32"]
+        assert split_settings(arguments.options["b"]) == words
+        assert arguments.config_dir == Path("my presets")
+    assert said[0].startswith("measured before")
+    tuned.write(tmp_path / "tuned.yaml")
+    assert read_tuned_settings(tmp_path / "tuned.yaml").words == tuple(words)
+
+
+@pytest.mark.slow
+def test_a_file_may_set_each_key_that_a_search_tries(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    for number in range(100):
+        Image.new("L", (4, 4), number).save(tmp_path / "train" / "a" / f"{number}.png")
+    streaming = ("data=image_folder", f"data.root={tmp_path}", "data.pipeline=streaming", "data.image_size=8")
+    keys = set()
+    for line in (LINE, ("model=small_cnn", "precision=fp32"), ("parallel=ddp",), streaming):
+        session = open_session(decode_config(compose([*line], quiet=True)), World())
+        keys |= {setting.key for setting in list_speed_settings(session, SpeedGrade.STATISTICAL)}
+    assert {"data.decode", "train.batch_size", "precision"} <= keys <= tuned_settings.SPEED_KEYS
+
+
+def test_settings_belong_to_a_batch_size_unless_they_change_it() -> None:
+    small, large = (make_key(f"train.batch_size={size}") for size in (16, 32))
+    assert small != large
+    found = ["train.batch_size=64"]
+    assert make_key("train.batch_size=16", found=found) == make_key("train.batch_size=64", found=found) != small
 
 
 def test_the_speed_keys_are_keys() -> None:

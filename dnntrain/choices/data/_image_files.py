@@ -34,7 +34,7 @@ class ImageFiles(ImageData):
         None  # value of white in 16-bit and float images; null: 65535, and 1 for floats
     )
     decode: Literal["full", "fast", "scaled"] = (
-        "full"  # fast: resize by torch, within a level; scaled: also decode JPEG files at a fraction of their size
+        "full"  # fast: torch resizes, from a box of whole pixels; scaled: also decodes JPEG files at a fraction
     )
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
         0.2  # fraction of the images held out for the test if there is no test split

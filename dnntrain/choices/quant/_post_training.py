@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import ClassVar
 
+from dnntrain.choices.quant._backends import BACKENDS, Packages
 from dnntrain.config.fields import Fraction
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import QuantChoice, Refusal, RunFacts
-
-#: Integer backend → the packages that it needs, and the extra that installs them.
-_PACKAGES_OF_BACKEND = {"onnxruntime": (("onnxruntime",), "onnx"), "openvino": (("openvino", "nncf"), "openvino")}
-
-#: Integer backend → its export format.
-FORMAT_OF_BACKEND = {"onnxruntime": "onnx_int8", "inductor": "pt2_int8", "openvino": "openvino_int8"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +28,12 @@ class PostTraining(QuantChoice):
     max_metric_drop: Fraction = 0.01  # largest accepted loss of accuracy, as a fraction: 0.01 is one point
 
     def find_refusals(self, facts: RunFacts) -> Iterator[Refusal]:
-        packages, extra = _PACKAGES_OF_BACKEND.get(self.backend, ((), ""))
-        for name in packages:
-            if find_spec(name) is None:
-                yield Refusal(
-                    f"quant.backend={self.backend} needs {name}, which is not installed",
-                    f"run: pip install 'dnntrain[{extra}]', or use quant.backend=inductor",
-                )
+        packages = BACKENDS[self.backend].packages if self.backend in BACKENDS else Packages()
+        if missing := ", ".join(packages.find_missing(for_writing=True)):
+            yield Refusal(
+                f"quant.backend={self.backend} needs {missing}, which is not installed",
+                f"run: pip install 'dnntrain[{packages.extra}]', or use quant.backend=inductor",
+            )
         if self.backend == "inductor" and not self.per_channel:
             yield Refusal(
                 "quant.backend=inductor does not support quant.per_channel=false: it needs one scale per channel",

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnntrain.choices.quant._backends import Packages
 from dnntrain.errors import ConfigError
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.export.manifest import Manifest
@@ -58,7 +59,7 @@ class ExportFormat:
     is_exact    true if the outputs equal the source's up to rounding
     devices     kinds of device that it runs on, the preferred one first
     options     names of the `ExportOptions` that it supports
-    requires    packages that it imports; `extra` is the extra that installs them
+    packages    packages that it imports
     """
 
     name: str
@@ -71,8 +72,7 @@ class ExportFormat:
     read_parts: Callable[[Path, Manifest], dict[str, Manifest]] = lambda folder, manifest: {}
     is_exact: bool = True
     suffix: str = ""
-    requires: tuple[str, ...] = field(default=())
-    extra: str = ""
+    packages: Packages = field(default_factory=Packages)
     devices: tuple[str, ...] = ("cpu",)
     options: tuple[str, ...] = ()
 
@@ -114,13 +114,14 @@ def get_format(name: str) -> ExportFormat:
     return export_format
 
 
-def check_installed(export_format: ExportFormat) -> None:
-    """Check that the packages of the format are installed. Raises ConfigError if one is missing."""
-    from importlib.util import find_spec
+def check_installed(export_format: ExportFormat, *, for_writing: bool = False) -> None:
+    """Check that the packages to load the format, or to write it, are installed.
 
-    missing = [name for name in export_format.requires if find_spec(name) is None]
-    if missing:
+    Raises ConfigError if one is missing.
+    """
+    packages = export_format.packages
+    if missing := ", ".join(packages.find_missing(for_writing=for_writing)):
         raise ConfigError(
-            f"--format {export_format.name} needs {', '.join(missing)}",
-            f"run: pip install 'dnntrain[{export_format.extra}]', or use --format pt2",
+            f"--format {export_format.name} needs {missing}",
+            f"run: pip install 'dnntrain[{packages.extra}]', or use --format pt2",
         )

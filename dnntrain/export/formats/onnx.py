@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dnntrain.choices.quant._backends import ONNX_PACKAGES
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
@@ -92,6 +93,5 @@ FORMAT = ExportFormat(
     files=(FILE_NAME,),
     suffix=".onnx",
     options=("opset", "half", "batch"),
-    requires=("onnx", "onnxscript", "onnxruntime"),
-    extra="onnx",
+    packages=ONNX_PACKAGES,
 )

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from dnntrain.choices.quant._backends import ONNX_PACKAGES
 from dnntrain.choices.quant._int_modules import convert_to_integers
 from dnntrain.errors import CheckpointError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
@@ -45,7 +46,7 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
     options: Any = source.quant
     float_path, prepared_path = folder / ".float.onnx", folder / ".prepared.onnx"
     export_onnx(source, float_path)
-    with silence_output():
+    with silence_output(hides_stderr=False):
         try:
             shapes = import_module("onnxruntime.quantization.shape_inference")
             shapes.quant_pre_process(str(float_path), str(prepared_path), skip_symbolic_shape=True)
@@ -88,6 +89,5 @@ FORMAT = ExportFormat(
     is_exact=False,
     suffix=".onnx",
     options=("opset", "batch"),
-    requires=("onnx", "onnxscript", "onnxruntime"),
-    extra="onnx",
+    packages=ONNX_PACKAGES,
 )

@@ -5,17 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dnntrain.choices.quant._backends import OPENVINO_PACKAGES
 from dnntrain.errors import ConfigError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner
 from dnntrain.export.manifest import Manifest
-from dnntrain.export.openvino_files import (
-    MODEL_NAME,
-    REQUIRED_PACKAGES,
-    WEIGHTS_NAME,
-    convert_model,
-    make_runner,
-    save_model,
-)
+from dnntrain.export.openvino_files import MODEL_NAME, WEIGHTS_NAME, convert_model, make_runner, save_model
 
 
 def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
@@ -35,7 +29,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """Load the model to compute in float32, or in bfloat16 if the manifest's `runtime` says so."""
     is_bf16 = str(manifest.details.get("runtime", "")).endswith("bf16")
-    return make_runner(export_path, "bf16" if is_bf16 else "f32")
+    return make_runner(export_path, "openvino", "bf16" if is_bf16 else "f32")
 
 
 FORMAT = ExportFormat(
@@ -45,6 +39,5 @@ FORMAT = ExportFormat(
     load,
     files=(MODEL_NAME, WEIGHTS_NAME),
     options=("batch",),
-    requires=REQUIRED_PACKAGES,
-    extra="openvino",
+    packages=OPENVINO_PACKAGES,
 )

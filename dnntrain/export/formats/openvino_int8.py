@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dnntrain.choices.quant._backends import NNCF_PACKAGES
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner
 from dnntrain.export.manifest import Manifest
 from dnntrain.export.op_coverage import check_share
 from dnntrain.export.openvino_coverage import measure_openvino_coverage
-from dnntrain.export.openvino_files import (
-    MODEL_NAME,
-    REQUIRED_PACKAGES,
-    WEIGHTS_NAME,
-    convert_model,
-    make_runner,
-    save_model,
-)
+from dnntrain.export.openvino_files import MODEL_NAME, WEIGHTS_NAME, convert_model, make_runner, save_model
 from dnntrain.export.openvino_quantizer import quantize_openvino
 
 
@@ -35,7 +29,7 @@ def write(source: ExportRequest, folder: Path) -> dict[str, Any]:
 
 def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     """Load the model; layers that are not quantized compute in float32."""
-    return make_runner(export_path)
+    return make_runner(export_path, "openvino_int8")
 
 
 FORMAT = ExportFormat(
@@ -46,6 +40,5 @@ FORMAT = ExportFormat(
     files=(MODEL_NAME, WEIGHTS_NAME),
     is_exact=False,
     options=("batch",),
-    requires=(*REQUIRED_PACKAGES, "nncf"),
-    extra="openvino",
+    packages=NNCF_PACKAGES,
 )

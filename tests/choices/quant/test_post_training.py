@@ -11,7 +11,7 @@ from rank_pool import Pool
 from short_runs import trained
 from stand_ins import context
 
-from dnntrain.choices.quant import _post_training
+from dnntrain.choices.quant import _backends
 from dnntrain.choices.quant.int8_dynamic import Int8Dynamic
 from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.choices.quant.int8_weight_only import Int8WeightOnly
@@ -29,7 +29,7 @@ def test_it_fills_no_slot_of_training(choice: Int8Static) -> None:
 def test_a_backend_that_is_not_installed_is_refused_at_plan_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_post_training, "find_spec", lambda name: None)
+    monkeypatch.setattr(_backends, "find_spec", lambda name: None)
     assert main(["plan", "quant=int8_static", "quant.backend=onnxruntime"]) == 2
     assert "quant.backend=inductor" in capsys.readouterr().err
 
