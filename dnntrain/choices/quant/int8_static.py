@@ -25,9 +25,9 @@ class Int8Static(PostTraining):
     end that is not 0 (`percentile`), or the range with the least squared rounding error
     (`histogram`). Convolutions, linear layers and residual additions compute in integers; the
     outputs of the model stay in float. OpenVINO's model is quantized by NNCF, with its own estimate of
-    these ranges; without attention, it makes them symmetric: zero is 0, or 128 if there are negative values. Source: Jacob et al.,
-    "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018;
-    torchao's PT2E flow, ONNX Runtime's quantizer and NNCF.
+    these ranges; without attention, it makes them symmetric: zero is 0, or 128 if there are negative
+    values. Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", 2018; torchao's PT2E flow, ONNX Runtime's quantizer and NNCF.
     """
 
     formats: ClassVar[tuple[str, ...]] = ("onnx_int8", "pt2_int8", "openvino_int8")
