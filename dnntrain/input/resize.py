@@ -44,7 +44,7 @@ class Placement(NamedTuple):
 
     @property
     def shrinkage(self) -> float:
-        """The factor by which the box becomes smaller, on the side where that is less."""
+        """The factor by which the box becomes smaller: the lesser one of both sides."""
         left, top, right, bottom = self.box
         return min((right - left) / self.width, (bottom - top) / self.height)
 

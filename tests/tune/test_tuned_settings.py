@@ -163,9 +163,10 @@ def test_settings_that_train_differently_come_with_the_command_that_judges_them(
 
 @pytest.mark.slow
 def test_a_file_may_set_each_key_that_a_search_tries(tmp_path: Path) -> None:
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    for number in range(100):
-        Image.new("L", (4, 4), number).save(tmp_path / "train" / "a" / f"{number}.png")
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(100):
+            Image.new("L", (4, 4), number).save(tmp_path / "train" / name / f"{number}.png")
     streaming = ("data=image_folder", f"data.root={tmp_path}", "data.pipeline=streaming", "data.image_size=8")
     keys = set()
     for line in (LINE, ("model=small_cnn", "precision=fp32"), ("parallel=ddp",), streaming):
@@ -182,7 +183,7 @@ def test_settings_belong_to_a_batch_size_unless_they_change_it() -> None:
 
 
 def test_the_speed_keys_are_keys() -> None:
-    configs = [compose(words, quiet=True) for words in ((), ("parallel=ddp",))]
+    configs = [compose(words, quiet=True) for words in ((), ("parallel=ddp",), ("data=image_folder",))]
     for key in tuned_settings.SPEED_KEYS:
         section, _, name = key.partition(".")
         assert any(section in config and (not name or name in config[section]) for config in configs), key
