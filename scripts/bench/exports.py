@@ -82,8 +82,8 @@ def prepare(run: Path, model: str, threads: int) -> None:
     for name, (export_format, runtime) in EXPORTS.items():
         path = run / "exports" / name
         if not path.exists():
-            words = QUANT if name in INTEGERS else () if runtime == "eager" else (f"--runtime={runtime}",)
-            command(["export", str(run), f"--format={export_format}", f"--path={path}", f"--threads={threads}", *words])
+            options = QUANT if name in INTEGERS else () if runtime == "eager" else (f"--runtime={runtime}",)
+            command(["export", str(run), f"--format={export_format}", f"--path={path}", f"--threads={threads}", *options])
 
 
 def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
