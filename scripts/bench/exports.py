@@ -83,7 +83,9 @@ def prepare(run: Path, model: str, threads: int) -> None:
         path = run / "exports" / name
         if not path.exists():
             options = QUANT if name in INTEGERS else () if runtime == "eager" else (f"--runtime={runtime}",)
-            command(["export", str(run), f"--format={export_format}", f"--path={path}", f"--threads={threads}", *options])
+            command(
+                ["export", str(run), f"--format={export_format}", f"--path={path}", f"--threads={threads}", *options]
+            )
 
 
 def show(model: str, run: Path, arguments: argparse.Namespace) -> None:
