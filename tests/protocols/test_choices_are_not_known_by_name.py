@@ -36,6 +36,7 @@ HOLDERS = {
 #: (file, name) of choices that are known outside their own file, with the reason.
 ALLOWED: dict[tuple[str, str], str] = {
     ("utils/given_objects.py", "custom"): "objects from Python are used by the choices of a user's own code",
+    ("protocols/image_reading.py", "fast"): "a way to decode images; debug=fast is another thing",
     ("planning/checks/combinations.py", "gpt"): "a hint names a network for texts",
     ("planning/checks/combinations.py", "mlp"): "a hint names a network for all other inputs",
 }
