@@ -150,7 +150,8 @@ def apply_runtime(loaded_model: Any, runtime: str) -> Any:
 def measure_size_bytes(path: Path) -> int:
     """Return the bytes of the model files of a run or export."""
     if path.is_file():
-        return path.stat().st_size
+        weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
+        return sum(file.stat().st_size for file in {path, weights})
     if (path / "model.safetensors").is_file() and (path / "config.yaml").is_file():
         return (path / "model.safetensors").stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.name not in _DESCRIPTIONS)

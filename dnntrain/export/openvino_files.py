@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.errors import CheckpointError, DnntrainError
+from dnntrain.errors import CheckpointError, ConfigError, DnntrainError
 from dnntrain.export.formats import ExportRequest, Runner, resolve_model_file
 from dnntrain.export.formats.onnx import export_onnx
 
@@ -21,8 +21,19 @@ MODEL_NAME, WEIGHTS_NAME = "model.xml", "model.bin"
 
 def import_openvino() -> Any:
     """Return the module openvino, without the package that sends how it is used to its maker."""
+    return import_package("openvino")
+
+
+def import_package(name: str) -> Any:
+    """Return the module of openvino or nncf. Raises ConfigError if it is damaged."""
     block_telemetry()
-    return import_module("openvino")
+    try:
+        return import_module(name)
+    except Exception as error:  # a damaged package may raise anything
+        raise ConfigError(
+            f"{name} is installed, but cannot be imported: {_get_reason(error)}",
+            "run: pip install --force-reinstall 'dnntrain[openvino]', or use --format onnx",
+        ) from error
 
 
 def block_telemetry() -> None:
@@ -73,7 +84,7 @@ def _get_reason(error: Exception) -> str:
 
 @contextmanager
 def name_openvino_errors(problem: str, hint: str) -> Iterator[None]:
-    """Raise a CheckpointError with the problem and its reason for any error of OpenVINO, NNCF and their imports."""
+    """Raise a CheckpointError with the problem and its reason for any error of OpenVINO and NNCF."""
     try:
         yield
     except DnntrainError:

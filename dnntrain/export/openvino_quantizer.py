@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dnntrain.export.openvino_files import block_telemetry, name_openvino_errors
+from dnntrain.export.openvino_files import import_package, name_openvino_errors
 from dnntrain.export.silence import silence_output
 from dnntrain.protocols import QuantChoice
 
@@ -21,17 +21,16 @@ def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor
     error. It makes ranges symmetric; in a network with attention it does not, and moves large values
     of activations into the weights (Xiao et al., "SmoothQuant", 2022). Raises CheckpointError if it cannot.
     """
-    with name_openvino_errors("NNCF cannot quantize this model", "use --format onnx_int8, or --format openvino"):
-        block_telemetry()
-        with silence_output(hides_stderr=False):
-            nncf: Any = import_module("nncf")
-            return nncf.quantize(
-                model,
-                nncf.Dataset(_Examples(batches)),
-                subset_size=sum(map(len, batches)),
-                model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
-                advanced_parameters=_make_parameters(options),
-            )
+    problem, hint = "NNCF cannot quantize this model", "use --format onnx_int8, or --format openvino"
+    with name_openvino_errors(problem, hint), silence_output(hides_stderr=False):
+        nncf = import_package("nncf")
+        return nncf.quantize(
+            model,
+            nncf.Dataset(_Examples(batches)),
+            subset_size=sum(map(len, batches)),
+            model_type=nncf.ModelType.TRANSFORMER if has_attention(model) else None,
+            advanced_parameters=_make_parameters(options),
+        )
 
 
 def has_attention(model: Any) -> bool:

@@ -53,6 +53,9 @@ def explain_lack_of_resources(error: BaseException) -> DnntrainError | None:
         )
     if number in _DISK_FULL or (number is None and "No space left on device" in text):
         return _explain_full_disk(error)
+    if isinstance(error, OSError) and number == errno.EFBIG:
+        place = f": {error.filename}" if error.filename else ""
+        return CheckpointError(f"{error.strerror}{place}", "raise the limit of file sizes with `ulimit -f unlimited`")
     is_system_type = isinstance(error, MemoryError | RuntimeError | ImportError) or number == errno.ENOMEM
     if isinstance(error, MemoryError) or number == errno.ENOMEM or (is_system_type and _OUT_OF_MEMORY.search(text)):
         return ConfigError(

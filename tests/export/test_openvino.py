@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dnntrain.bench import fastest_export
+from dnntrain.bench.worker import measure_size_bytes
 from dnntrain.choices.quant import _backends
 from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.cli.main import main
@@ -220,6 +221,26 @@ def test_an_error_of_openvino_leaves_a_format_out_of_auto(
     assert reason in capsys.readouterr().err
     assert main(["export", str(run), "--format=openvino", f"--path={tmp_path}/other"]) == 5
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_package_is_named(run: Path, exports: Folder, tmp_path: Path, capsys: Capture) -> None:
+    for name in ("openvino", "nncf"):
+        with pytest.MonkeyPatch.context() as patch:
+            for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+                patch.delitem(sys.modules, module)
+            (tmp_path / name).mkdir()
+            (tmp_path / name / f"{name}.py").write_text("raise ImportError('libx.so: cannot open shared object file')")
+            patch.syspath_prepend(str(tmp_path / name))
+            assert main(["export", str(run), "--format=openvino_int8", f"--path={tmp_path}/out"]) == 2
+            assert f"{name} is installed, but cannot be imported: libx.so" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_size_of_a_graph_includes_its_weights(exports: Folder) -> None:
+    folder = exports("openvino")
+    assert measure_size_bytes(folder / MODEL_NAME) == measure_size_bytes(folder)
 
 
 def test_packages_to_write_are_not_needed_to_load(monkeypatch: pytest.MonkeyPatch) -> None:

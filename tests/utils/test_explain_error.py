@@ -26,6 +26,7 @@ _ALLOCATION = "DefaultCPUAllocator: can't allocate memory: you tried to allocate
         (OSError(errno.EMFILE, "Too many open files", "x"), ConfigError, "the limit of open files is reached (ulimit -n"),
         (RuntimeError("received 0 items of ancdata"), ConfigError, "the limit of open files"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), CheckpointError, "No space left on device: /a/b"),
+        (OSError(errno.EFBIG, "File too large", "/a/b"), CheckpointError, "File too large: /a/b"),
         (RuntimeError("shared memory(shm) </torch_1>: No space left on device (28)"), CheckpointError, "/dev/shm is full"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), ConfigError, "a path of 5000 characters"),
         (OSError(errno.EACCES, "Permission denied", "/"), CheckpointError, "/ cannot be used: Permission denied"),
