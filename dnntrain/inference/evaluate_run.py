@@ -21,6 +21,7 @@ from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.input.row_source import match_columns, match_values
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.split import limit_examples, prepare_data
+from dnntrain.input.unreadable import describe_skipped
 from dnntrain.protocols import Batch, InputKind, TargetKind, TargetSpec
 from dnntrain.training.evaluation import evaluate
 from dnntrain.utils.messages import say_once, warn_user
@@ -172,6 +173,8 @@ def evaluate_run(
         reduce_sum,
         loaded_model.device,
     )
+    if reasons := [*dataset.train.failures.values(), *dataset.test.failures.values()]:
+        warn_user(describe_skipped(reasons))
     return split, values
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dnntrain.errors import DataError
 from dnntrain.utils.rng import Index, Key
+from dnntrain.utils.units import pluralize
 
 #: Maximum unreadable share of a split; above it the split counts as damaged. One
 #: unreadable example is always allowed.
@@ -53,3 +54,9 @@ def check_failure_limit(failures: dict[int, str], total: int) -> None:
             f"({MAX_UNREADABLE_SHARE:.0%}): {next(iter(failures.values()))}",
             "repair or remove the damaged files; data.on_error=skip allows for a few only",
         )
+
+
+def describe_skipped(reasons: Collection[str]) -> str:
+    """Return the number of examples that were skipped, with the reason for the first."""
+    verb = "was" if len(reasons) == 1 else "were"
+    return f"{pluralize(len(reasons), 'unreadable example')} {verb} skipped; the first: {next(iter(reasons))}"

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dnntrain.errors import DataError
+from dnntrain.input.unreadable import describe_skipped
 from dnntrain.nn.attention_kernel import find_attention_kernel
 from dnntrain.nn.language_module import find_language_module
 from dnntrain.protocols import LOSS
@@ -17,7 +18,6 @@ from dnntrain.run.outputs import write_integer_export
 from dnntrain.training.evaluation import compute_predictions, describe_example
 from dnntrain.training.evaluator import swap_in_eval_weights
 from dnntrain.utils.sealed_json import write_sealed_json
-from dnntrain.utils.units import pluralize
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def finish_run(
         ) from None
     if config.quant.writes_export:
         yield replace(result, export=write_integer_export(directory.path, config, say, warn))
-    _warn_of_skipped_examples(trainer, warn)
+    # Validation examples are of the training source.
+    reasons = [*trainer.pipeline.get_skipped_examples().values(), *session.data.dataset.test.failures.values()]
+    if reasons:
+        warn(describe_skipped(reasons))
 
 
 def _evaluate_test_split(
@@ -92,10 +95,3 @@ def _name_kernel(session: Session, final_model: FinalModel) -> dict[str, str]:
     setup = session.setup
     inputs = session.data.spec.inputs.make_zeros(1).to(setup.device)
     return {"attention_kernel": find_attention_kernel(final_model.model, inputs, setup.autocast)}
-
-
-def _warn_of_skipped_examples(trainer: Trainer, warn: Say) -> None:
-    if skipped_examples := trainer.pipeline.get_skipped_examples():
-        verb = "was" if len(skipped_examples) == 1 else "were"
-        first = next(iter(skipped_examples.values()))
-        warn(f"{pluralize(len(skipped_examples), 'unreadable example')} {verb} skipped; the first: {first}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,27 @@ def test_a_setting_of_the_reading_does_not_select_the_training_images(tmp_path: 
     other = write_photos(tmp_path / "other")
     split, values = evaluate_run(export, [f"data.root={other}", "data.decode=fast"])
     assert (split, values["examples"]) == ("all", 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decode", ["full", "fast"])
+def test_a_test_image_that_cannot_be_read_is_reported(
+    decode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_photos(tmp_path / "photos")
+    for part in ("train", "test"):
+        (photos / part).mkdir()
+        for name in ("a", "b"):
+            shutil.copytree(photos / name, photos / part / name)
+    for name in ("a", "b"):
+        shutil.rmtree(photos / name)
+    (photos / "test" / "a" / "0.png").write_text("no picture")
+    words = ("data=image_folder", f"data.root={photos}", "data.image_size=8", "data.on_error=skip")
+    line = [*words, f"data.decode={decode}", "model=mlp", "train.duration=1ep", "log.report=false"]
+    assert main([*line, f"run_dir={tmp_path / 'run'}"]) == 0
+    expected = "1 unreadable example was skipped; the first: "
+    assert expected in capsys.readouterr().err
+    assert main(["eval", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert "59 examples" in captured.out
