@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
+from dnntrain.choices.quant._backends import BACKENDS
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.manifest import MANIFEST_NAME, Manifest, check_target, read_manifest, write_manifest
 from dnntrain.export.output_dir import atomic_output_dir
@@ -52,7 +53,7 @@ EXPORT_CANDIDATES = (
 _EXPORT_S = 20.0
 
 #: The formats that quantize.
-_QUANTIZED_FORMATS = ("onnx_int8", "pt2_int8", "openvino_int8")
+_QUANTIZED_FORMATS = tuple(backend.format for backend in BACKENDS.values())
 
 
 def export_fastest(

@@ -95,7 +95,7 @@ def resize_picture(picture: Image, whole: Size, placement: Placement, size: tupl
     x, y = picture.width / whole[0], picture.height / whole[1]
     left, top, right, bottom = placement.box
     inner = crop_and_resize(picture, (left * x, top * y, right * x, bottom * y), placement.height, placement.width)
-    return inner if inner.size == (size[1], size[0]) else pad_to(inner, *size)
+    return pad_to(inner, *size)
 
 
 def resize_pixels(pixels: Tensor, placement: Placement, size: tuple[int, int]) -> Tensor:
@@ -122,22 +122,22 @@ def resize_mask(mask: NDArray[np.uint8], placement: Placement, size: tuple[int, 
     """Return the input of a mask [height, width] by its nearest pixels; 255 on borders."""
     from PIL import Image as PillowImage
 
-    height, width = size
     inner = PillowImage.fromarray(mask).resize(
         (placement.width, placement.height), PillowImage.Resampling.NEAREST, placement.box
     )
-    if inner.size == (width, height):
-        return np.asarray(inner).copy()
-    border = PillowImage.new("L", (width, height), IGNORED)
-    border.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
-    return np.asarray(border).copy()
+    return np.asarray(pad_to(inner, *size, IGNORED)).copy()
 
 
-def pad_to(picture: Image, height: int, width: int) -> Image:
-    """Return the picture at the center of a gray image of that size."""
+def pad_to(picture: Image, height: int, width: int, value: int = _BORDER_GRAY) -> Image:
+    """Return the picture at the center of an image of that size, with borders of `value`.
+
+    `picture` itself if it has that size.
+    """
     from PIL import Image as PillowImage
 
-    border = PillowImage.new(picture.mode, (width, height), (_BORDER_GRAY,) * len(picture.getbands()))
+    if picture.size == (width, height):
+        return picture
+    border = PillowImage.new(picture.mode, (width, height), (value,) * len(picture.getbands()))
     border.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
     return border
 

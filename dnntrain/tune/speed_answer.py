@@ -79,9 +79,9 @@ def _name_judge(tuned: TunedSettings, request: SpeedRequest, say: Say) -> None:
 
 def make_prove_command(request: SpeedRequest, words: Sequence[str]) -> str:
     """Return the command that compares the accuracy of the line as it is with that of `words`."""
-    keys = {*map(get_key, words), "run_dir", "seed"}
-    replaced = [word for word in request.overrides if get_key(word) in set(map(get_key, words))]
-    others = [word for word in request.overrides if get_key(word) not in keys]
+    keys = set(map(get_key, words))
+    replaced = [word for word in request.overrides if get_key(word) in keys]
+    others = [word for word in request.overrides if get_key(word) not in keys | {"run_dir", "seed"}]
     config_dir = [] if request.config_dir is None else ["--config-dir", str(request.config_dir)]
     return shlex.join(
         ["dnntrain", "prove", *others, "--a", shlex.join(replaced), "--b", shlex.join(words), *config_dir]

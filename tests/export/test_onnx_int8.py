@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from export_facts import CONVOLUTIONS, LINEAR, read_details
 from short_runs import result, trained
 
 from dnntrain.cli.main import main
@@ -16,16 +16,6 @@ from dnntrain.export.op_coverage import OpCoverage, check_share, measure_onnx_co
 
 Folder = Callable[..., Path]
 
-#: Multiply-adds of the default network on one image of 8x8, from the sizes of its layers: two 3x3 convolutions without padding (to 6x6 and
-#: 4x4 pixels), then 256 → 128 → 10.
-CONVOLUTIONS = 36 * 32 * 9 * 1 + 16 * 64 * 9 * 32
-LINEAR = 256 * 128 + 128 * 10
-
-
-def details(folder: Path) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = json.loads((folder / "manifest.json").read_text())["details"]
-    return found
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("observer", ["minmax", "histogram", "percentile"])
@@ -33,12 +23,12 @@ def test_every_observer_keeps_the_accuracy(observer: str, run: Path, tmp_path: P
     place = tmp_path / "out"
     words = [f"quant.observer={observer}", f"--path={place}", "quant.calibration_batches=4"]
     assert main(["export", str(run), "--format=onnx_int8", *words]) == 0
-    assert details(place)["parity"]["drop"] <= 0.01
+    assert read_details(place)["parity"]["drop"] <= 0.01
 
 
 @pytest.mark.slow
 def test_all_multiply_adds_run_in_integers_and_their_number_is_that_of_the_layers(exports: Folder) -> None:
-    census = details(exports("onnx_int8"))["census"]
+    census = read_details(exports("onnx_int8"))["census"]
     assert census["macs"] == {"int8": CONVOLUTIONS + LINEAR}
 
 
@@ -51,7 +41,7 @@ def test_a_float_model_counts_as_float(exports: Folder) -> None:
 def test_dynamic_ranges_run_in_integers_too(run: Path, tmp_path: Path) -> None:
     place = tmp_path / "out"
     assert main(["export", str(run), "--format=onnx_int8", "quant=int8_dynamic", f"--path={place}"]) == 0
-    assert details(place)["census"]["shares"] == {"int8": 1.0}
+    assert read_details(place)["census"]["shares"] == {"int8": 1.0}
 
 
 @pytest.mark.slow
