@@ -42,6 +42,7 @@ METHOD_CHECKS: Mapping[str, Mapping[str, Check]] = {
         "build_hooks": _HOOKS,
         "get_parameter_options": returns_mapping,
         "format_lr_equation": returns_text,
+        "list_rules_for_batch_size": returns_iterable,
     },
     "SchedChoice": {"scheduled_params": returns_iterable, "notes": returns_iterable},
     "AugmentChoice": {"describe": returns_text},

@@ -64,6 +64,13 @@ class OptimChoice(Choice):
         """Return the equation of the base learning rate, for the plan."""
         return f"{self.lr:g}"
 
+    def list_rules_for_batch_size(self, batch_size: int) -> tuple[tuple[str, ...], ...]:
+        """Return overrides with which the learning rates for `batch_size` follow other sizes, the usual rule first.
+
+        An empty group of overrides leaves the rates as they are.
+        """
+        return ((),)
+
     def notes(self, hardware: Hardware) -> tuple[str, ...]:
         """Return notes for the plan."""
         return ()

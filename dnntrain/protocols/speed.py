@@ -20,12 +20,36 @@ class SpeedGrade(Enum):
 
 
 @dataclass(frozen=True)
+class SpeedAttempt:
+    """Overrides that may make a run faster; `others` are as fast, but change its numbers otherwise."""
+
+    words: tuple[str, ...]
+    grade: SpeedGrade
+    others: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The overrides as they are typed."""
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True)
 class SpeedSetting:
-    """A setting with values that may be faster than its own, in the order in which they are tried."""
+    """A setting with values that may be faster than its own, in the order in which they are tried.
+
+    companions  overrides that come with each value; if there are several groups, the first is tried,
+                and the others may take its place if it loses accuracy
+    """
 
     key: str
     grade: SpeedGrade
     values: tuple[str, ...]
+    companions: tuple[tuple[str, ...], ...] = ((),)
+
+    def make_attempt(self, value: str) -> SpeedAttempt:
+        """Return the attempt of one of the values."""
+        lines = [(f"{self.key}={value}", *words) for words in self.companions]
+        return SpeedAttempt(lines[0], self.grade, tuple(lines[1:]))
 
 
 @dataclass(frozen=True)

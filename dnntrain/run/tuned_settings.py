@@ -31,6 +31,8 @@ SPEED_KEYS = frozenset(
         "data.decode",
         "data.num_workers",
         "data.pipeline",
+        "optim.lr_base_batch_size",
+        "optim.lr_scaling",
         "parallel.bucket_size_mb",
         "parallel.grad_compression",
         "precision",

@@ -21,7 +21,7 @@ from dnntrain.tune.speed import (
     find_farthest_grade,
     list_attempts,
     note_skipped,
-    replace_word,
+    replace_words,
 )
 from dnntrain.tune.speed_settings import list_memory_settings
 from dnntrain.utils.units import format_seconds, pluralize
@@ -63,16 +63,16 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
         peaks.append(peak)
     result.details = {"peak_mb": peaks, "max_slowdown": request.max_slowdown}
     needed = min(peaks) * (1 - _LEAST_SAVING) - 2 * abs(peaks[1] - peaks[0])
-    for number, (word, grade) in enumerate(attempts):
+    for number, attempt in enumerate(attempts):
         if not budget.has_time:
             note_skipped(result, attempts[number:], say)
             break
-        words = replace_word(result.words, word)
+        words = replace_words(result.words, attempt.words)
         with budget.attempt():
-            probe_request = ProbeRequest(request.line, [], words, grade, ends_early=False)
+            probe_request = ProbeRequest(request.line, [], words, attempt.grade, ends_early=False)
             probe = _try_words(session, probe_request, needed, min(peaks), request, budget.left_s)
         result.probes.append(probe)
-        say(f"{number + 1} of {len(attempts)}  {word}: {describe_memory(probe)}")
+        say(f"{number + 1} of {len(attempts)}  {attempt.text}: {describe_memory(probe)}")
         if probe.verdict == "less memory" and probe.peak_mb is not None:
             result.words, result.final = words, probe
             needed = probe.peak_mb[1] * (1 - _LEAST_SAVING)

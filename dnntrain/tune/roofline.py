@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
+from dnntrain.protocols.speed import SpeedAttempt, SpeedSetting
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.search import measure_on_ranks
 from dnntrain.tune.speed_settings import count_readers
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _FREED_CORES_GAIN = 1.05
 #: Passes that reach the rate of a matrix product may still become faster by this share of their time.
 _LEAST_LOSS = 0.05
+#: Compiling takes this long at least; a run that cannot gain so many seconds by it is not compiled.
+_LEAST_COMPILE_S = 5.0
 #: A setting that cannot gain this factor is not tried.
 LEAST_EXPECTED_GAIN = 1.02
 
@@ -64,20 +66,27 @@ class Roofline:
         return compute_bound(compute - passes + passes * max(1 - self.passes_rate, _LEAST_LOSS))
 
     def order_attempts(
-        self, settings: list[SpeedSetting]
-    ) -> tuple[list[tuple[str, SpeedGrade]], list[tuple[str, float]]]:
-        """Return the overrides to try with their grades, and those to leave out with what they can gain.
+        self, settings: list[SpeedSetting], total_steps: int = 0
+    ) -> tuple[list[SpeedAttempt], list[tuple[str, float]]]:
+        """Return the attempts, and the overrides to leave out with what they can gain.
 
         Those that can gain the most come first; of equal ones, those that change the numbers least.
+        `total_steps` are those in which a slow start must pay; 0: unknown.
         """
         gains = [
-            (f"{setting.key}={value}", setting.grade, self.predict_gain(setting.key, value))
+            (setting.make_attempt(value), self._predict_run_gain(setting.key, value, total_steps))
             for setting in settings
             for value in setting.values
         ]
-        gains.sort(key=lambda item: -round(item[2], 2))
-        attempts = [(word, grade) for word, grade, gain in gains if gain >= LEAST_EXPECTED_GAIN]
-        return attempts, [(word, gain) for word, _, gain in gains if gain < LEAST_EXPECTED_GAIN]
+        gains.sort(key=lambda item: -round(item[1], 2))
+        attempts = [attempt for attempt, gain in gains if gain >= LEAST_EXPECTED_GAIN]
+        return attempts, [(attempt.text, gain) for attempt, gain in gains if gain < LEAST_EXPECTED_GAIN]
+
+    def _predict_run_gain(self, key: str, value: str, total_steps: int) -> float:
+        """Return the ratio of times that a setting can reach in a run: compiling must be repaid."""
+        gain = self.predict_gain(key, value)
+        saved_s = self.step.seconds * total_steps * (1 - 1 / gain)
+        return 1.0 if key == "train.compile" and total_steps and saved_s < _LEAST_COMPILE_S else gain
 
 
 def bound_gain(step: StepTime, key: str) -> float:

@@ -11,11 +11,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
+from dnntrain.protocols.speed import SpeedAttempt, SpeedGrade, SpeedSetting
 from dnntrain.tune.budget import Budget
 from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
@@ -28,6 +28,7 @@ from dnntrain.utils.words import get_key
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
+    from dnntrain.tune.accuracy import AccuracyJudge
     from dnntrain.tune.memory import MemoryProbe
 
 #: Seconds of a probe at least, and the share of the budget that is kept for the last measurement.
@@ -47,6 +48,7 @@ class SpeedRequest:
 
     budget_s      time to measure; None: see `choose_budget_s`
     max_slowdown  the share of its speed that a line may lose for less memory
+    margin        the metric that settings may lose, judged by pairs of runs; None: they are not judged
     batches       batch sizes at which the latency is measured
     """
 
@@ -56,6 +58,7 @@ class SpeedRequest:
     budget_s: float | None = None
     allow: SpeedGrade = SpeedGrade.ROUNDING
     max_slowdown: float = 0.2
+    margin: float | None = None
     batches: tuple[int, ...] = (1,)
 
     @property
@@ -83,6 +86,7 @@ class SpeedRequest:
             "allow": self.allow.value,
             "goal": str(self.goal),
             "limit": limits.get(self.goal.kind),
+            **({} if self.margin is None else {"margin": self.margin}),
         }
 
 
@@ -113,6 +117,19 @@ class SpeedResult:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class FoundLine:
+    """Settings that were faster than the best ones before them. `forms`: they, and others that are as fast."""
+
+    forms: list[list[str]]
+    grade: SpeedGrade
+
+    @property
+    def words(self) -> list[str]:
+        """The settings that were measured."""
+        return self.forms[0]
+
+
 def tune_speed(session: Session, request: SpeedRequest, say: Say) -> SpeedResult:
     """Search with the way of the goal; the result says whether the machine was idle."""
     from dnntrain.tune.latency import find_fast_export
@@ -141,46 +158,89 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
     `total_steps` are those in which a slow start must pay; None: those of the run.
     """
     line, total_steps = request.line, total_steps or session.plan.total_steps
-    result = SpeedResult()
+    result, found = SpeedResult(), list[FoundLine]()
     budget_s, attempts = _order_attempts(session, request, result, say, total_steps or 0)
     budget = Budget(budget_s, FINAL_SHARE)
-    for number, (word, grade) in enumerate(attempts):
-        if not has_effect(word, result.words):
+    for number, attempt in enumerate(attempts):
+        best = found[-1].words if found else []
+        if not has_effect(attempt.words[0], best):
             continue
         if not budget.has_time:
             note_skipped(result, attempts[number:], say)
             break
-        tried = replace_word(result.words, word)
+        tried = replace_words(best, attempt.words)
         probe_s = max(LEAST_PROBE_S, budget.left_s / (len(attempts) - number))
         with budget.attempt():
-            probe_request = ProbeRequest(line, result.words, tried, grade)
+            probe_request = ProbeRequest(line, best, tried, attempt.grade)
             probe = run_probe(probe_request, probe_s, total_steps, session, budget.left_s)
         result.probes.append(probe)
-        say(f"{number + 1} of {len(attempts)}  {word}: {describe_probe(probe)}")
+        say(f"{number + 1} of {len(attempts)}  {attempt.text}: {describe_probe(probe)}")
         if probe.verdict == "faster":
-            result.words = tried
+            grade = find_farthest_grade(item for item in result.probes if item.verdict == "faster")
+            forms = [replace_words(best, words) for words in (attempt.words, *attempt.others)]
+            found.append(FoundLine(forms, grade))
             budget.expect_final()
-    if result.words:
-        grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "faster")
-        final_s = max(LEAST_PROBE_S, budget.final_s)
-        final_request = ProbeRequest(line, [], result.words, grade, ends_early=False)
-        result.final = run_probe(final_request, final_s, total_steps, session)
+    _choose_final_line(session, request, result, found, max(LEAST_PROBE_S, budget.final_s), total_steps, say)
+    return result
+
+
+def _choose_final_line(
+    session: Session,
+    request: SpeedRequest,
+    result: SpeedResult,
+    found: Sequence[FoundLine],
+    seconds: float,
+    total_steps: int | None,
+    say: Say,
+) -> None:
+    """Measure the best line once more beside the line as it is and, with a margin, judge its accuracy.
+
+    If it loses accuracy, the line that was found before it takes its place.
+    """
+    judge = None
+    if request.margin is not None:
+        from dnntrain.tune.accuracy import AccuracyJudge
+
+        claims = sum(len(line.forms) for line in found if line.grade is SpeedGrade.STATISTICAL)
+        judge = AccuracyJudge(request.line, request.margin, max(1, claims), say)
+        result.details["judged"] = []
+    for line in reversed(found):
+        probe_request = ProbeRequest(request.line, [], line.words, line.grade, ends_early=False)
+        result.final = run_probe(probe_request, seconds, total_steps, session)
         say(f"all together: {describe_probe(result.final)}")
         if result.final.verdict != "faster":
-            result.words = []
-    return result
+            return
+        words = _find_accurate_words(line, judge, result.details.get("judged", []))
+        if words is not None:
+            result.words, result.final = words, replace(result.final, words=tuple(words))
+            return
+    result.final = None
+
+
+def _find_accurate_words(
+    line: FoundLine, judge: AccuracyJudge | None, judgments: list[dict[str, Any]]
+) -> list[str] | None:
+    """Return the form of a line that keeps the accuracy; None if each may lose more than the margin."""
+    if judge is None or line.grade is not SpeedGrade.STATISTICAL:
+        return line.words
+    for words in line.forms:
+        judgment = judge.judge(words)
+        judgments.append(asdict(judgment))
+        if judgment.is_kept:
+            return words
+    return None
 
 
 def _order_attempts(
     session: Session, request: SpeedRequest, result: SpeedResult, say: Say, total_steps: int
-) -> tuple[float, list[tuple[str, SpeedGrade]]]:
+) -> tuple[float, list[SpeedAttempt]]:
     """Return the seconds to measure and the overrides to try, by the phases of a step; `result` gets both."""
     say("measuring the phases of a step")
     settings = list_speed_settings(session, request.allow)
     phases_s = min(_PHASES_S, _PHASES_SHARE * request.choose_budget_s())
     roofline = measure_roofline(session, phases_s, any(setting.key == "precision" for setting in settings))
     budget_s = request.choose_budget_s(roofline.step.seconds * total_steps)
-    attempts, others = roofline.order_attempts(settings)
+    attempts, others = roofline.order_attempts(settings, total_steps)
     result.details = {"step": asdict(roofline.step), "left_out": dict(others)}
     if others:
         say(f"left out, since they cannot gain {LEAST_EXPECTED_GAIN - 1:.0%}: {' '.join(word for word, _ in others)}")
@@ -189,19 +249,20 @@ def _order_attempts(
     return budget_s, attempts
 
 
-def list_attempts(settings: Sequence[SpeedSetting]) -> list[tuple[str, SpeedGrade]]:
-    """Return the overrides to try, in order, with their grades."""
-    return [(f"{setting.key}={value}", setting.grade) for setting in settings for value in setting.values]
+def list_attempts(settings: Sequence[SpeedSetting]) -> list[SpeedAttempt]:
+    """Return the attempts in order."""
+    return [setting.make_attempt(value) for setting in settings for value in setting.values]
 
 
-def replace_word(words: Sequence[str], word: str) -> list[str]:
-    """Return the words with `word`, which takes the place of another one of its key."""
-    return [*(other for other in words if get_key(other) != get_key(word)), word]
+def replace_words(words: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Return the words with those of `new`, which take the place of others of their keys."""
+    keys = set(map(get_key, new))
+    return [*(word for word in words if get_key(word) not in keys), *new]
 
 
-def note_skipped(result: SpeedResult, attempts: Sequence[tuple[str, SpeedGrade]], say: Say) -> None:
+def note_skipped(result: SpeedResult, attempts: Sequence[SpeedAttempt], say: Say) -> None:
     """Note the attempts for which there is no time."""
-    result.skipped += [word for word, _ in attempts]
+    result.skipped += [attempt.text for attempt in attempts]
     say(f"the budget is spent; not tried: {' '.join(result.skipped)}")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.tuned_settings import TunedSettings, make_speed_key
+from dnntrain.tune.accuracy import make_prove_command
 from dnntrain.tune.speed import Say, SpeedRequest, make_evidence, tune_speed
 from dnntrain.tune.speed_cache import cache_settings, find_cached_settings
-from dnntrain.utils.words import get_key
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def answer_line(
         None if options["budget"] is None else options["budget"].value,
         SpeedGrade(options["allow"]),
         options["max_slowdown"],
+        options["margin"],
         tuple(sorted(set(options["batches"]))),
     )
     tuned = answer_speed(open_session(config, World()), request, use_cache=options["cache"], say=say)
@@ -73,16 +73,7 @@ def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, sa
 def _name_judge(tuned: TunedSettings, request: SpeedRequest, say: Say) -> None:
     """Name the command that judges settings which change the numbers; pairs of runs to a value have judged theirs."""
     final = tuned.evidence.get("final") or {}
-    if tuned.words and final.get("grade") == SpeedGrade.STATISTICAL.value and request.goal.kind != "time_to":
-        say(f"this trains differently; judge the accuracy with: {make_prove_command(request, tuned.words)}")
-
-
-def make_prove_command(request: SpeedRequest, words: Sequence[str]) -> str:
-    """Return the command that compares the accuracy of the line as it is with that of `words`."""
-    keys = set(map(get_key, words))
-    replaced = [word for word in request.overrides if get_key(word) in keys]
-    others = [word for word in request.overrides if get_key(word) not in keys | {"run_dir", "seed"}]
-    config_dir = [] if request.config_dir is None else ["--config-dir", str(request.config_dir)]
-    return shlex.join(
-        ["dnntrain", "prove", *others, "--a", shlex.join(replaced), "--b", shlex.join(words), *config_dir]
-    )
+    is_judged = request.margin is not None or request.goal.kind == "time_to"
+    if tuned.words and final.get("grade") == SpeedGrade.STATISTICAL.value and not is_judged:
+        command = make_prove_command(request.line, tuned.words)
+        say(f"this trains differently; judge the accuracy with --margin 0.01, or with: {command}")

@@ -10,7 +10,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config, decode_light_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import check_new_run
-from dnntrain.tune.goal import LATENCY, Goal, check_goal_kind, parse_goal
+from dnntrain.tune.goal import LATENCY, THROUGHPUT, Goal, check_goal_kind, parse_goal
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def check_speed_line(
         errors.append(
             ConfigError("--allow bitwise does not support --goal latency: exports round", "use --allow rounding")
         )
+    if options["margin"] is not None and goal.kind != THROUGHPUT:
+        errors.append(ConfigError(f"--margin does not support --goal {goal.kind}", "use --goal throughput"))
     if len(errors) == 1:
         raise errors[0]
     if errors:

@@ -34,7 +34,7 @@ def list_speed_settings(session: Session, allow: SpeedGrade) -> list[SpeedSettin
         *_list_layout_settings(session),
         SpeedSetting("train.compile", SpeedGrade.ROUNDING, () if session.plan.compile else ("on",)),
         SpeedSetting("train.micro_batch_size", SpeedGrade.ROUNDING, _list_micro_batches(session)),
-        SpeedSetting("train.batch_size", SpeedGrade.STATISTICAL, _list_larger_batches(session)),
+        _make_batch_setting(session),
     ]
     return select_allowed(settings, allow)
 
@@ -118,10 +118,12 @@ def _list_micro_batches(session: Session) -> tuple[str, ...]:
     return tuple(str(value) for value in sizes if _SMALLEST_MICRO_BATCH <= value <= plan.batch_size)
 
 
-def _list_larger_batches(session: Session) -> tuple[str, ...]:
+def _make_batch_setting(session: Session) -> SpeedSetting:
     """Return twice and four times the batch size; steps of them would read more examples in a run of as many steps."""
     duration = session.config.train.duration
-    return () if duration is not None and duration.unit == "step" else list_batch_sizes(session, (2, 4))
+    sizes = () if duration is not None and duration.unit == "step" else list_batch_sizes(session, (2, 4))
+    rules = session.config.optim.list_rules_for_batch_size(session.plan.batch_size)
+    return SpeedSetting("train.batch_size", SpeedGrade.STATISTICAL, sizes, rules)
 
 
 def list_batch_sizes(session: Session, factors: Iterable[int]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import ConfigError, DnntrainError
-from dnntrain.protocols.speed import SpeedGrade
+from dnntrain.protocols.speed import SpeedAttempt, SpeedGrade
 from dnntrain.training.metrics_writer import read_rows
 from dnntrain.tune.probe import UNDECIDED, Probe, describe_probe
 from dnntrain.tune.speed import (
@@ -27,7 +27,7 @@ from dnntrain.tune.speed import (
     list_attempts,
     note_skipped,
     raise_throughput,
-    replace_word,
+    replace_words,
 )
 from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.json_files import read_json
@@ -99,7 +99,7 @@ def _round_down(value: float, goal: Goal) -> str:
 def _judge_by_runs(
     session: Session,
     request: SpeedRequest,
-    attempts: Sequence[tuple[str, SpeedGrade]],
+    attempts: Sequence[SpeedAttempt],
     reference: RunToValue,
     result: SpeedResult,
     deadline: float,
@@ -109,17 +109,17 @@ def _judge_by_runs(
     if attempts:
         pair_s = format_seconds(2 * reference.wall_s)
         say(f"{pluralize(len(attempts), 'setting')} by {_MIN_PAIRS} pairs of runs or more, each about {pair_s}")
-    for number, (word, _) in enumerate(attempts):
+    for number, attempt in enumerate(attempts):
         if time.monotonic() > deadline:
             note_skipped(result, attempts[number:], say)
             return
-        if not has_effect(word, result.words):
+        if not has_effect(attempt.words[0], result.words):
             continue
-        words = replace_word(result.words, word)
+        words = replace_words(result.words, attempt.words)
         probe, pairs = compare_runs(session.config.seed, request, result.words, words, deadline)
         result.probes.append(probe)
         result.details["pairs"].append({"words": words, "train_s": pairs})
-        say(f"{word}: {describe_probe(probe)}")
+        say(f"{attempt.text}: {describe_probe(probe)}")
         if probe.verdict == "faster":
             result.words, result.final = words, probe
 

@@ -3,13 +3,15 @@
 An e-process E starts at 1. If the change has no effect, its expected value never exceeds 1, so
 E >= 1/alpha happens with a probability of at most alpha, at any time (Ville, 1939).
 
-    symmetric  E_n = mean over k in {1, 2, 4, 8} of the product of 1 + tanh(k d_i S_{i-1} / V_{i-1})
+    symmetric  E_n = mean over k in {1, 2, 4, 8} of the product of 1 + tanh(k d_i S_{i-1} / V_i)
     normal     E_n = sqrt(c / (n + c)) ((n + c) V_n / ((n + c) V_n - S_n^2))^(n / 2),  c = 0.25
 
 S_n is the sum of the differences d_1 … d_n and V_n the sum of their squares. The symmetric form
-assumes only that a pair may be exchanged if the change has no effect: d is then symmetric about
-zero. The normal form also assumes normal differences; it is too bold for skewed and two-valued
-ones. Both depend on the ratios of the differences only, not on their unit.
+assumes only that a pair may be exchanged if the change has no effect: the sign of d is then a fair
+coin, whatever its size, so the stake may depend on the size. V_i includes d_i², so that a large
+difference after small ones cannot take the whole stake. The normal form also assumes normal
+differences; it is too bold for skewed and two-valued ones. Both depend on the ratios of the
+differences only, not on their unit.
 
 Sources: Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference", 2023; Koning
 and van Meer, arXiv 2501.03982; Wang and Ramdas, "False discovery rate control with e-values", 2022.
@@ -43,13 +45,13 @@ def compute_symmetric_e(differences: _Array) -> _Array:
     log_products = np.zeros((len(_STAKES), *differences.shape[1:]))
     values = np.empty(differences.shape)
     for number, difference in enumerate(differences):
+        square_sum += difference**2
         slope = np.divide(total, square_sum, out=np.zeros_like(total), where=square_sum > 0)
         # log(1 + tanh(x)) = log 2 - log(1 + exp(-2x))
         products = _STAKES.reshape(-1, *[1] * difference.ndim) * (slope * difference)
         log_products += math.log(2.0) - np.logaddexp(0.0, -2.0 * products)
         values[number] = np.exp(np.minimum(log_products, _MAX_EXPONENT)).mean(axis=0)
         total += difference
-        square_sum += difference**2
     return values
 
 

@@ -21,7 +21,7 @@ from dnntrain.tune import latency, memory, time_to
 from dnntrain.tune.goal import Goal, parse_goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.memory import MemoryProbe, describe_memory
-from dnntrain.tune.speed import SpeedRequest, replace_word
+from dnntrain.tune.speed import SpeedRequest, replace_words
 from dnntrain.tune.speed_settings import list_memory_settings
 from dnntrain.tune.time_to import RunToValue, compare_runs, find_first_value
 from dnntrain.utils.hardware import count_cores
@@ -112,7 +112,7 @@ def test_the_time_to_a_value_leaves_out_evaluation() -> None:
 
 
 def test_a_setting_replaces_another_value_of_its_key() -> None:
-    assert replace_word(["train.cpu_threads=1", "train.compile=on"], "train.cpu_threads=2") == [
+    assert replace_words(["train.cpu_threads=1", "train.compile=on"], ["train.cpu_threads=2"]) == [
         "train.compile=on",
         "train.cpu_threads=2",
     ]

@@ -54,8 +54,8 @@ def test_the_settings_that_can_gain_the_most_are_tried_first_and_hopeless_ones_n
         SpeedSetting("precision", SpeedGrade.STATISTICAL, ("bf16",)),
     ]
     tried, left_out = ROOFLINE.order_attempts(settings)
-    assert [word for word, _ in tried] == ["train.compile=on", "data.num_workers=4", "precision=bf16"]
-    assert tried[0][1] is SpeedGrade.ROUNDING
+    assert [attempt.text for attempt in tried] == ["train.compile=on", "data.num_workers=4", "precision=bf16"]
+    assert tried[0].grade is SpeedGrade.ROUNDING
     assert left_out == [("parallel.bucket_size_mb=5", 1.0), ("parallel.bucket_size_mb=100", 1.0)]
 
 

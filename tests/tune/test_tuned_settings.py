@@ -149,7 +149,7 @@ def test_settings_that_train_differently_come_with_the_command_that_judges_them(
     for _ in range(2):  # measured, and from the cache
         said: list[str] = []
         tuned = answer_speed(open_small(), request, use_cache=True, say=said.append)
-        command = shlex.split(said[-1].partition("judge the accuracy with: ")[2])
+        command = shlex.split(said[-1].partition("or with: ")[2])
         assert command[:2] == ["dnntrain", "prove"]
         arguments = parse_arguments(command[1:])
         assert list(arguments.overrides) == ["data.root=my photos", *LINE]

@@ -18,7 +18,7 @@ KD_DIFFERENCES = [0.47, 0.78, 0.34, 0.44, 0.67]
 
 def test_the_symmetric_form_leaves_five_agreeing_pairs_undecided():
     e_values = compute_e_values(KD_DIFFERENCES)
-    assert e_values == pytest.approx([1.0, 1.98, 3.58, 6.8, 13.4], rel=0.01)
+    assert e_values == pytest.approx([1.0, 1.77, 3.18, 6.0, 11.7], rel=0.01)
 
 
 def test_the_normal_form_is_bolder():
@@ -72,6 +72,18 @@ def test_clear_effects_need_few_pairs(effect, most_pairs):
     num_pairs = np.where(has_decided.any(axis=0), has_decided.argmax(axis=0) + 1, 41)
     assert num_pairs.min() == 6
     assert np.median(num_pairs) <= most_pairs
+
+
+def test_small_differences_at_first_do_not_lose_the_stake_of_later_ones():
+    """A stake in proportion to the earlier squares alone would be lost to a factor of 1e12 by the third pair."""
+    e_values = compute_e_values([-0.11, -0.11, 1.56, 0.17, 0.72, 0.17, 0.44, 1.56, 1.56, 1.56])
+    assert min(e_values) > 0.5
+    assert e_values[-1] > 20
+
+
+def test_searches_with_an_effect_of_one_deviation_decide_within_forty_pairs():
+    e_values = E_PROCESSES["symmetric"](_draw_null("normal", (40, 4000)) + 1.0)
+    assert (e_values.max(axis=0) >= 20).mean() > 0.99
 
 
 def test_no_interval_is_bounded_before_six_pairs():

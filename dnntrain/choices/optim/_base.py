@@ -25,7 +25,8 @@ _DEFAULT_BASE_BATCH = 256
 class OptimizerChoice(OptimChoice):
     """Options that all optimizers share, and the methods that the plan calls.
 
-    package    the package of the optimizer, if it is an extra of dnntrain
+    package      the package of the optimizer, if it is an extra of dnntrain
+    batch_rule   how its learning rate usually follows the batch size: see `compute_lr_scale`
     """
 
     lr: Positive = 1e-3  # base learning rate; the schedule multiplies it
@@ -58,6 +59,7 @@ class OptimizerChoice(OptimChoice):
     )
 
     package: ClassVar[str] = ""
+    batch_rule: ClassVar[Literal["linear", "sqrt"]] = "sqrt"
 
     #: How large a step is: of one size in each number ("elementwise"), of one spectral norm ("spectral"), or otherwise.
     width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "other"
@@ -119,6 +121,13 @@ class OptimizerChoice(OptimChoice):
         ratio = f"{batch_size} / {self.lr_base_batch_size}"
         factor = ratio if self.lr_scaling == "linear" else f"√({ratio})"
         return f"{self.lr:g} × {factor} = {self.adapt_lr(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
+
+    def list_rules_for_batch_size(self, batch_size: int) -> tuple[tuple[str, ...], ...]:
+        """Return overrides with which the learning rates follow other batch sizes; none if they follow already."""
+        if self.lr_scaling != "none":
+            return ((),)
+        rules = sorted(("linear", "sqrt"), key=lambda rule: rule != self.batch_rule)
+        return tuple((f"optim.lr_scaling={rule}", f"optim.lr_base_batch_size={batch_size}") for rule in rules)
 
     def get_parameter_options(self, model: nn.Module) -> dict[str, ParameterOptions]:
         """Return the options of each parameter of the whole model.

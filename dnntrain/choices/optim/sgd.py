@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ class Sgd(OptimizerChoice):
     momentum: Fraction = 0.9  # momentum; 0: none
     nesterov: bool = False  # true: look-ahead form; needs momentum
 
+    batch_rule: ClassVar[Literal["linear", "sqrt"]] = "linear"
     state_floats_per_parameter: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:

@@ -181,6 +181,16 @@ TRAINING_COMMANDS: dict[str, Command] = {
                 operand="speed",
             ),
             Option(
+                "margin",
+                "judge settings that change the numbers by pairs of runs; the metric may lose so much",
+                Positive,
+                None,
+                "M",
+                operand="speed",
+                needs=("allow", ("statistical",)),
+                example="0.01",
+            ),
+            Option(
                 "path", "write settings and evidence to FILE, for tuned=FILE", Path, placeholder="FILE", operand="speed"
             ),
             Option("cache", "measure again, even if this line was measured before", default=True, operand="speed"),
