@@ -10,6 +10,7 @@ from typing import Any
 from dnntrain.config.build_choice import find_option_mistakes
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.line_composer import ComposedLine, LineComposer
+from dnntrain.config.registry import Choice
 from dnntrain.errors import ConfigError
 from dnntrain.sweep.grid import Combination, make_folder_name
 from dnntrain.utils.words import get_key
@@ -106,18 +107,28 @@ def _list_free_numbers(line: ComposedLine) -> dict[str, float]:
     }
 
 
-def find_value_mistakes(trials: Sequence[ComposedTrial], checked: Collection[int] = ()) -> list[str]:
-    """Return the mistakes that a choice finds in the values of a trial that is not planned itself.
+@dataclass(frozen=True)
+class ValueCheck:
+    """The options of a choice that it has yet to accept. `label` names trial and choice."""
 
-    Trials whose indices are in `checked` are left out. This imports the modules of the choices.
-    """
-    mistakes = []
-    for index, trial in enumerate(trials):
-        if trial.model == index or index in checked:
-            continue
-        for key in _list_choice_keys(trial):
-            mistakes += [f"{trial.label}: {key}: {text}" for text in find_option_mistakes(*trial.line.get_choice(key))]
-    return mistakes
+    label: str
+    choice: Choice
+    values: dict[str, Any]
+
+
+def list_value_checks(trials: Sequence[ComposedTrial], checked: Collection[int] = ()) -> list[ValueCheck]:
+    """Return the checks of trials that are not planned themselves, without those whose indices are in `checked`."""
+    return [
+        ValueCheck(f"{trial.label}: {key}", *trial.line.get_choice(key))
+        for index, trial in enumerate(trials)
+        if trial.model != index and index not in checked
+        for key in _list_choice_keys(trial)
+    ]
+
+
+def find_value_mistakes(checks: Sequence[ValueCheck]) -> list[str]:
+    """Return the mistakes that choices find in their values. This imports their modules."""
+    return [f"{check.label}: {text}" for check in checks for text in find_option_mistakes(check.choice, check.values)]
 
 
 def _list_choice_keys(trial: ComposedTrial) -> list[str]:

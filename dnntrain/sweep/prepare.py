@@ -20,10 +20,12 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import check_new_run
 from dnntrain.run.resume_checks import find_refusals
-from dnntrain.sweep.compose_trials import ComposedTrial, compose_trials, find_value_mistakes
+from dnntrain.sweep.check_process import CheckProcess
+from dnntrain.sweep.compose_trials import ComposedTrial, compose_trials, find_value_mistakes, list_value_checks
 from dnntrain.sweep.grid import Combination, make_combinations
 from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
 from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
+from dnntrain.utils.words import get_key
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -48,6 +50,14 @@ def prepare_sweep(
     Raises ConfigError that lists the mistakes of all of them. `jobs` trials run at once; None: as
     many as fit on the machine.
     """
+    # A sweep that sets its launch may be queued, and its trials are then checked without a plan.
+    with CheckProcess(is_useful="launch" in map(get_key, overrides)) as checker:
+        return _prepare_sweep(overrides, config_dir, jobs, quiet, checker)
+
+
+def _prepare_sweep(
+    overrides: Sequence[str], config_dir: Path | None, jobs: int | None, quiet: bool, checker: CheckProcess
+) -> Sweep | QueuedSweep:
     trials = compose_trials(make_combinations(overrides, load_registry(config_dir).list_names), config_dir, quiet)
     _check_distinct(trials)
     configs = [trial.config for trial in trials]
@@ -58,7 +68,7 @@ def prepare_sweep(
     paths = _name_folders(trials, folder)
     mistakes += [reason for path, config in zip(paths, configs, strict=True) for reason in _find_changed(path, config)]
     if _is_queued(configs):
-        return _prepare_queued(trials, paths, folder, mistakes)
+        return _prepare_queued(trials, paths, folder, mistakes, checker)
     planned = [index for index, trial in enumerate(trials) if trial.model == index]
     check_without_torch([trials[index] for index in planned], folder)
     plans: dict[int, Trial] = {}
@@ -73,7 +83,7 @@ def prepare_sweep(
             continue
         memory_bytes = hardware.memory_bytes
         devices = max(devices, list_devices(hardware) if plans[index].demand.devices else (), key=len)
-    mistakes += find_value_mistakes(trials)
+    mistakes += find_value_mistakes(list_value_checks(trials))
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
     prepared = [_copy_plan(trial, plans, index, paths[index]) for index, trial in enumerate(trials)]
@@ -123,26 +133,25 @@ def _is_queued(configs: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _prepare_queued(
-    trials: Sequence[ComposedTrial], paths: Sequence[Path], folder: Path, mistakes: list[str]
+    trials: Sequence[ComposedTrial], paths: Sequence[Path], folder: Path, mistakes: list[str], checker: CheckProcess
 ) -> QueuedSweep:
-    from dnntrain.sweep.queued_sweep import JOB_FILE, QueuedSweep, make_queued_trial
+    from dnntrain.sweep.queued_sweep import JOB_FILE, QueuedSweep, find_job_mistakes, make_queued_trial
 
     # A trial that was submitted has been checked: its status needs neither its choices nor torch.
     submitted = {index for index, path in enumerate(paths) if (path / JOB_FILE).is_file()}
-    plans: dict[int, Trial] = {}
-    for index, composed in enumerate(trials):
-        if composed.model != index:
-            continue
-        try:
-            plans[index] = make_queued_trial(
-                index + 1, composed.combination, composed.config, paths[index], is_checked=index in submitted
-            )
-        except DnntrainError as error:
-            texts = error.mistakes if isinstance(error, ConfigError) else [str(error)]
-            mistakes += [f"{composed.label}: {text}" for text in texts]
-    mistakes += find_value_mistakes(trials, submitted)
+    planned = [index for index, trial in enumerate(trials) if trial.model == index]
+    for index in planned:
+        if index not in submitted:
+            texts = checker.call(find_job_mistakes, trials[index].config, paths[index])
+            mistakes += [f"{trials[index].label}: {text}" for text in texts]
+    if checks := list_value_checks(trials, submitted):
+        mistakes += checker.call(find_value_mistakes, checks)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    plans = {
+        index: make_queued_trial(index + 1, trials[index].combination, trials[index].config, paths[index])
+        for index in planned
+    }
     return QueuedSweep(
         folder, tuple(_copy_plan(trial, plans, index, paths[index]) for index, trial in enumerate(trials))
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.decode import decode_light_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.run.directory import lock_folder
 from dnntrain.run.slurm_job import make_job_script, submit_script
@@ -49,17 +49,18 @@ class QueuedSweep:
     trials: tuple[Trial, ...]
 
 
-def make_queued_trial(
-    number: int, combination: Combination, config: Mapping[str, Any], path: Path, *, is_checked: bool = False
-) -> Trial:
-    """Return a trial without a plan: the machine that submits a job lacks the hardware of the job.
+def find_job_mistakes(config: Mapping[str, Any], path: Path) -> list[str]:
+    """Return the mistakes of a job that are found without its hardware, also those of the batch script."""
+    try:
+        make_job_script(decode_new_run({**config, "run_dir": str(path)}, World()), path)
+    except DnntrainError as error:
+        return list(error.mistakes) if isinstance(error, ConfigError) else [str(error)]
+    return []
 
-    Raises ConfigError with the mistakes that are found without it, also those of the batch script,
-    unless the trial `is_checked`.
-    """
+
+def make_queued_trial(number: int, combination: Combination, config: Mapping[str, Any], path: Path) -> Trial:
+    """Return a trial without a plan: the machine that submits a job lacks the hardware of the job."""
     container = {**config, "run_dir": str(path)}
-    if not is_checked:
-        make_job_script(decode_new_run(container, World()), path)
     launch = decode_light_config(container)[0].launch
     words = tuple(word for word in combination.words if not word.startswith("run_dir="))
     demand = ResourceDemand(launch.nodes * launch.tasks_per_node)
