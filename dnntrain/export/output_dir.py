@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,16 +29,21 @@ def _is_running(pid: str) -> bool:
 def atomic_output_dir(target: Path) -> Iterator[Path]:
     """Create a folder beside `target` that replaces it if the body succeeds.
 
-    The folder is removed if the body fails. Folders that killed exports to the same target left
-    behind are removed too.
+    The folder is removed if the body fails. Folders beside it that killed exports left behind are
+    removed too. Raises ConfigError at once if the target cannot be written or replaced.
     """
-    host = f".{target.name}.tmp-{socket.gethostname()}"
-    temporary_dir = target.with_name(f"{host}-{os.getpid()}")
-    for leftover in target.parent.glob(f"{glob.escape(host)}-*"):
+    ending = f".tmp-{socket.gethostname()}"
+    temporary_dir = target.with_name(f".{target.name}{ending}-{os.getpid()}")
+    pattern = re.compile(rf"\..+{re.escape(ending)}-\d+")
+    for leftover in target.parent.glob(f".*{glob.escape(ending)}-*"):
+        if not pattern.fullmatch(leftover.name):
+            continue
         # A leftover with this process's own id is from an earlier process: in a container the ids
         # repeat.
         if leftover == temporary_dir or not _is_running(leftover.name.rpartition("-")[2]):
             remove_path(leftover, ignore_errors=True)
+    if target.is_dir() and not os.access(target, os.W_OK | os.X_OK):
+        raise ConfigError(f"path={target} cannot be replaced: its folder is read-only", "name another folder")
     try:
         temporary_dir.mkdir(parents=True)
     except OSError as error:

@@ -13,6 +13,7 @@ from torch import nn
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.export.silence import silence_output
 from dnntrain.protocols import QuantChoice
+from dnntrain.utils.explain_error import get_first_line
 
 #: `File "net.py", line 10, in forward, code: if x.mean() > 0:`, or with the code in the next line,
 #: as torch and Python write it.
@@ -115,8 +116,7 @@ def summarize_error(error: Exception) -> str:
     As in `Data-dependent branching, at net.py:10: if x.mean() > 0:`.
     """
     text = str(error)
-    first_line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    first_line = _DEVELOPER_ADVICE.sub("", first_line).rstrip(" .")[:200]
+    first_line = _DEVELOPER_ADVICE.sub("", get_first_line(error)).rstrip(" .")[:200]
     frames = [(place["file"], place["line"], place["code"]) for place in _SOURCE_LINE.finditer(text)]
     frames += [
         (frame.filename, str(frame.lineno), frame.line or "") for frame in traceback.extract_tb(error.__traceback__)

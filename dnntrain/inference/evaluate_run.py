@@ -123,12 +123,6 @@ def load_data_splits(loaded_model: LoadedModel, renames: Mapping[str, str] | Non
     }
 
 
-#: Keys that say how the same data are read.
-_READING_KEYS = frozenset(
-    f"data.{name}" for name in ("decode", "download", "max_value", "num_workers", "on_error", "pipeline", "resize")
-)
-
-
 def check_split(name: str) -> str:
     """Return `name` if it is a split. Raises ConfigError with the nearest one if not."""
     if name not in SPLITS:
@@ -152,7 +146,8 @@ def evaluate_run(
     splits = load_data_splits(loaded_model, renames)
     dataset = splits["test"].dataset
     trained_data = loaded_model.trained_data
-    has_other_data = any(key.split(".")[0] == "data" for key in get_given_keys(overrides) if key not in _READING_KEYS)
+    reading_keys = {f"data.{name}" for name in loaded_model.config.data.reading_options}
+    has_other_data = any(key.split(".")[0] == "data" for key in get_given_keys(overrides) if key not in reading_keys)
     if split is None:
         is_same = trained_data.get("digest") == dataset.digest or not has_other_data
         split = "test" if is_same or dataset.has_test_part else "all"

@@ -21,6 +21,7 @@ from dnntrain.export.manifest import is_export
 from dnntrain.export.open_export import RunnerModule, open_export
 from dnntrain.export.rebuild import build_network
 from dnntrain.inference.data_root import remove_data_root, restore_data_root
+from dnntrain.inference.export_shapes import check_shapes
 from dnntrain.inference.run_args import MODEL_GROUPS, check_card, check_run, decode_foreign, open_run_config
 from dnntrain.protocols import Batch, ModelSpec
 from dnntrain.utils.hardware import get_default_threads, get_device_type, get_torch_device, probe_hardware, use_threads
@@ -149,11 +150,13 @@ def load_export(
     hardware = detect_hardware(device_name)
     device = get_torch_device(device_name, hardware, world or World())
     policy = config.precision.build(hardware) if builds_model else None
+    _check_output(config, card.spec, path)
     if builds_model:
         # The configuration that was checked is built, not the one in the manifest.
         model = build_network(config.model, config.norm, export_files.folder, card.spec).to(device)
     else:
         model = RunnerModule(export_files.load(device, trust=trust))
+        check_shapes(model, card.spec, device, path)
     return LoadedModel(
         config=config,
         model=model.eval(),

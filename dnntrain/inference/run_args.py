@@ -6,6 +6,7 @@ the checksum, composes the overrides of the command over it, and asks for consen
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from dnntrain.config.groups import LISTS, SINGLE
 from dnntrain.config.run_config import RunConfig
 from dnntrain.config.saved_config import CONFIG_NAME, read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError
-from dnntrain.export.manifest import is_export
+from dnntrain.export.manifest import MANIFEST_NAME, is_export
 from dnntrain.nn.model_paths import has_checkpoint
 from dnntrain.utils.hardware import probe_hardware_without_torch
 from dnntrain.utils.suggest import suggest_run
@@ -29,6 +30,9 @@ MODEL_GROUPS = ("task", "data", "model", "norm", "precision")
 
 #: The groups that training is built from: all but those that act while a run trains.
 TRAINING_GROUPS = tuple(group for group in (*SINGLE, *LISTS) if group not in ("launch", "track"))
+
+#: The files of exports that a run does not have.
+_MODEL_FILE = re.compile(r"model(_int8)?\.(onnx|pt2|xml)")
 
 #: The keys that ask for a download.
 _DOWNLOAD_KEYS = {"data.download", "model.download", "model.pretrained", "model.weights", "distill.teacher"}
@@ -44,11 +48,18 @@ def get_run_path(word: str) -> Path:
 def check_run(path: Path) -> None:
     """Check that the folder `path` is a run directory.
 
-    Raises ConfigError with the nearest run if not.
+    Raises ConfigError with the nearest run if not, and CheckpointError if it is an export without its manifest.
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist", suggest_run(path))
     if not (path / CONFIG_NAME).is_file():
+        if path.is_dir() and (
+            models := sorted(file.name for file in path.iterdir() if _MODEL_FILE.fullmatch(file.name))
+        ):
+            raise CheckpointError(
+                f"{path} has {models[0]}, but no {MANIFEST_NAME} that describes it",
+                "restore it from a copy, or export again",
+            )
         raise ConfigError(f"{path} is not a run directory: it has no {CONFIG_NAME}", suggest_run(path))
 
 

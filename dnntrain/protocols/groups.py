@@ -39,9 +39,11 @@ class DataChoice(Choice):
     input_kind      kind of the inputs
     features        properties that methods may need
     place_options   options that name a folder or a file, as a literal: exports leave them out
+    reading_options options that say how the examples are read, not which ones
     """
 
     place_options: ClassVar[tuple[str, ...]] = ()
+    reading_options: ClassVar[frozenset[str]] = frozenset({"download", "num_workers", "on_error", "pipeline"})
     input_kind: ClassVar[InputKind] = InputKind.IMAGES
     features: ClassVar[frozenset[DataFeature]] = frozenset({DataFeature.IMAGES})
     val_fraction: float = 0.1

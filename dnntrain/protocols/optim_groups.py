@@ -65,9 +65,10 @@ class OptimChoice(Choice):
         return f"{self.lr:g}"
 
     def list_rules_for_batch_size(self, batch_size: int) -> tuple[tuple[str, ...], ...]:
-        """Return overrides with which the learning rates for `batch_size` follow other sizes, the usual rule first.
+        """Return groups of overrides that scale the learning rates to other batch sizes.
 
-        An empty group of overrides leaves the rates as they are.
+        The rates as they are belong to `batch_size`. The usual rule comes first; an empty group leaves
+        the rates as they are.
         """
         return ((),)
 

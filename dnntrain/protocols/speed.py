@@ -21,11 +21,15 @@ class SpeedGrade(Enum):
 
 @dataclass(frozen=True)
 class SpeedAttempt:
-    """Overrides that may make a run faster; `others` are as fast, but change its numbers otherwise."""
+    """Overrides that may make a run faster.
+
+    alternatives  other overrides of the same speed that lead to other numbers, to try if these lose
+                  accuracy
+    """
 
     words: tuple[str, ...]
     grade: SpeedGrade
-    others: tuple[tuple[str, ...], ...] = ()
+    alternatives: tuple[tuple[str, ...], ...] = ()
 
     @property
     def text(self) -> str:
@@ -37,8 +41,8 @@ class SpeedAttempt:
 class SpeedSetting:
     """A setting with values that may be faster than its own, in the order in which they are tried.
 
-    companions  overrides that come with each value; if there are several groups, the first is tried,
-                and the others may take its place if it loses accuracy
+    companions  overrides that each value comes with; further groups of them are alternatives, of the
+                same speed
     """
 
     key: str

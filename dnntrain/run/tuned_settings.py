@@ -1,7 +1,8 @@
 """Settings that `dnntrain tune speed` has found: the file `tuned.yaml`, and whether it fits a run.
 
-A file belongs to hardware, versions, a network with its methods, and data. It holds overrides of a
-few keys only, so that it can change the speed of a run and nothing else.
+A file belongs to hardware, versions, a network with its methods, and data; settings whose accuracy was
+judged belong to the length of the run too. It holds overrides of a few keys only: those of speed, and
+the scaling of the learning rate to the batch size.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ SPEED_KEYS = frozenset(
     }
 )
 
+#: Keys that belong to the batch size of a file.
+_RATE_KEYS = frozenset({"optim.lr_base_batch_size", "optim.lr_scaling"})
 #: Keys that a search may change, but that its result depends on otherwise.
 _TIMED_KEYS = frozenset({"data.decode", "train.batch_size"})
 
@@ -83,9 +86,8 @@ class TunedSettings:
         Raises ConfigError if they were measured on other hardware, with other versions, another network or
         other data.
         """
-        if differences := list(
-            _list_key_differences(self.key, make_speed_key(config, hardware, data_digest, self.words))
-        ):
+        present = make_speed_key(config, hardware, data_digest, self.words, is_judged="length" in self.key)
+        if differences := list(_list_key_differences(self.key, present)):
             raise ConfigError(
                 f"{self.path} was measured for something else: {'; '.join(differences)}",
                 f"measure again: dnntrain tune speed … --path {self.path}",
@@ -104,11 +106,12 @@ class TunedSettings:
 
 
 def make_speed_key(
-    config: RunConfig, hardware: Hardware, data_digest: str, words: Sequence[str] = ()
+    config: RunConfig, hardware: Hardware, data_digest: str, words: Sequence[str] = (), *, is_judged: bool = False
 ) -> dict[str, Any]:
     """Return the facts that a measurement of speed depends on, besides the settings that it changes.
 
-    `words` are the overrides that it found.
+    `words` are the overrides that it found. With `is_judged` the length of the run is among the facts,
+    since the accuracy depends on it.
     """
     network = {}
     changed_keys = _UNTIMED_KEYS | set(map(get_key, words))
@@ -134,6 +137,7 @@ def make_speed_key(
         },
         "network": compute_json_digest(network),
         "data": data_digest,
+        **({"length": config.resolved["train"]["duration"]} if is_judged else {}),
     }
 
 
@@ -168,6 +172,8 @@ def expand_tuned(overrides: Sequence[str]) -> tuple[tuple[str, ...], TunedSettin
     tuned = read_tuned_settings(Path(files[0]).expanduser())
     others = [word for word in overrides if get_key(word) != TUNED_KEY]
     given = set(map(get_key, others))
+    if "train.batch_size" in given:
+        given |= _RATE_KEYS  # they scale the learning rate to the batch size of the file
     return (*(word for word in tuned.words if get_key(word) not in given), *others), tuned
 
 
@@ -181,6 +187,10 @@ def _list_key_differences(saved: Mapping[str, Any], present: Mapping[str, Any]) 
             differences += [f"{name} {old.get(name)} → {item}" for name, item in value.items() if old.get(name) != item]
         else:
             differences.append(
-                {"network": "another network, batch size or method", "data": "other data"}.get(part, part)
+                {
+                    "network": "another network, batch size or method",
+                    "data": "other data",
+                    "length": "another length, on which the accuracy depends",
+                }.get(part, part)
             )
     return differences

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from dnntrain.utils.hardware import count_cores
 from dnntrain.utils.processes import die_with_parent
+from dnntrain.utils.signals import blocked_signals, unblock_signals
 
 _T = TypeVar("_T")
 
@@ -32,7 +33,8 @@ class CheckProcess:
             context = multiprocessing.get_context("fork")
             self._connection, other = context.Pipe()
             self._process = context.Process(target=_serve, args=(self._connection, other, os.getpid()), daemon=True)
-            self._process.start()
+            with blocked_signals():
+                self._process.start()
             other.close()
 
     def __enter__(self) -> Self:
@@ -44,7 +46,7 @@ class CheckProcess:
         self._close()
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Return what the function returns; it and the arguments are pickled, and it raises nothing."""
+        """Return what the function returns. It must not raise; it and its arguments must be picklable."""
         if self._connection is not None:
             try:
                 self._connection.send((function, arguments))
@@ -64,11 +66,13 @@ class CheckProcess:
 
 
 def _serve(parents_end: Connection, connection: Connection, parent: int) -> None:
-    """Import torch, and answer until the parent closes its end."""
+    """Import torch, and answer until the parent closes its end. After an error the parent calls the function itself."""
     parents_end.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent ends this process
+    unblock_signals()
     die_with_parent(parent, signal.SIGTERM)
-    with suppress(EOFError, OSError):
+    with suppress(Exception):
         importlib.import_module("torch")
         while True:
             function, arguments = connection.recv()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from dnntrain.config.decode import decode_config
 from dnntrain.config.digest import compute_digest
+from dnntrain.errors import ConfigError, DnntrainError, Stopped
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.metrics import choose_metric
 from dnntrain.prove.pairs import Comparison, Pair, iterate_pairs, prepare_comparison
@@ -18,10 +17,11 @@ from dnntrain.prove.result import format_difference
 from dnntrain.report.format import format_metric
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import make_identity
+from dnntrain.sweep.sweep_directory import TrialStatus
 from dnntrain.tune.lines import Line
-from dnntrain.utils.evidence import EffectInterval, compute_effect_interval
+from dnntrain.utils.evidence import EffectInterval, compute_e_values, compute_effect_interval
 from dnntrain.utils.files import make_folder
-from dnntrain.utils.units import format_seconds, pluralize
+from dnntrain.utils.units import pluralize
 from dnntrain.utils.words import get_key
 
 Say = Callable[[str], None]
@@ -41,19 +41,21 @@ class Judgment:
     words       the settings
     metric      the name of the metric
     values      its values in both runs of each pair, the line as it is first
-    difference  the mean difference
+    difference  the mean difference; None without pairs
     interval    the differences that the pairs do not reject at `alpha`; None: no bound
     is_kept     whether the interval excludes a loss beyond the margin
+    reason      why a run with the settings failed; empty if none did
     folder      the folder of the runs with the settings
     """
 
     words: tuple[str, ...]
     metric: str
     values: tuple[tuple[float, float], ...]
-    difference: float
+    difference: float | None
     interval: tuple[float | None, ...]
     alpha: float
     is_kept: bool
+    reason: str
     folder: str
 
 
@@ -61,88 +63,144 @@ class Judgment:
 class AccuracyJudge:
     """Trains pairs of runs of a line, without and with other settings.
 
-    margin  the metric that settings may lose
+    margin  the largest loss of the metric that is accepted
+    metric  the metric of the run
+    root    the folder of all runs
     claims  the number of settings that may be judged, one after the other: all verdicts hold together
     """
 
     line: Line
     margin: float
-    claims: int
+    metric: MetricInfo
+    root: Path
     say: Say
+    claims: int = 1
+
+    @classmethod
+    def prepare(cls, line: Line, margin: float, say: Say) -> AccuracyJudge:
+        """Return the judge of a line, for one claim.
+
+        Raises ConfigError if the folder of the line is not for pairs, or if a margin is no difference
+        of the metric.
+        """
+        config = line.decode()
+        metric = choose_metric(None, config.eval.metric, config.task.list_infos())
+        if metric.is_share and margin >= 1:
+            raise ConfigError(
+                f"--margin {margin:g}: {metric.name} is a share, so the margin must be below 1",
+                f"did you mean --margin {margin / 100:g}?",
+            )
+        digest = compute_digest(config.resolved)
+        root = Path(config.run_dir or Path("runs", f"tune-{make_identity([digest])}")).expanduser().absolute()
+        if (root / "config.yaml").exists():
+            raise ConfigError(f"{root} is the folder of a single run", "name another run_dir")
+        return cls(line, margin, metric, root, say)
 
     def judge(self, words: Sequence[str]) -> Judgment:
         """Train pairs until it is known whether the line with `words` loses more than the margin.
 
         All settings share the runs of the line as it is. The same call continues one that was
-        interrupted. Raises Stopped on a signal, and the error of a run that fails.
+        interrupted. If a run with `words` fails, they are not kept. Raises Stopped on a signal, and the
+        error of a run of the line as it is.
         """
-        comparison = prepare_comparison(*split_line(self.line.overrides, words), self.line.config_dir)
-        digests = [compute_digest(config) for config in comparison.configs]
-        root = self._choose_root(digests[0])
-        comparison = replace(comparison, folder=root / make_identity(digests[1:]), first_folder=root / "line")
-        config = decode_config(comparison.configs[0])
-        metric = choose_metric(None, config.eval.metric, config.task.list_infos())
-        self.say(f"judging {' '.join(words)} by pairs of runs in {root}")
-        with lock_folder(root):
-            for folder in (comparison.folder, root / "line"):
-                make_folder(folder)
-            pairs, interval, is_kept = self._train_pairs(comparison, metric)
+        comparison = self._prepare_comparison(words)
+        self.say(f"judging {' '.join(words)} by pairs of runs in {self.root}")
+        pairs, verdict, reason = list[Pair](), None, ""
+        sides = [0]
+        with lock_folder(self.root):
+            try:
+                for pair in iterate_pairs(comparison, self.metric, _MAX_PAIRS, partial(_note_side, sides)):
+                    pairs.append(pair)
+                    verdict = self._weigh(pairs)
+                    if verdict is not None:
+                        break
+            except Stopped:
+                raise
+            except DnntrainError as error:
+                if sides[-1] == 0:
+                    raise
+                reason, verdict = error.message, False
+        differences = [pair.difference for pair in pairs]
         judgment = Judgment(
             tuple(words),
-            metric.name,
+            self.metric.name,
             tuple(pair.values for pair in pairs),
-            sum(pair.difference for pair in pairs) / len(pairs),
-            tuple(interval.as_json()),
-            _ALPHA / self.claims,
-            is_kept,
+            sum(differences) / len(differences) if differences else None,
+            tuple(compute_effect_interval(differences, self.alpha).as_json()),
+            self.alpha,
+            bool(verdict),
+            reason,
             str(comparison.folder),
         )
-        self.say(_describe_judgment(judgment, interval, metric, self.margin))
+        self.say(self._describe(judgment, differences))
         return judgment
 
-    def _choose_root(self, digest: str) -> Path:
-        """Return the folder of all runs: `run_dir` of the line, or one in runs/."""
-        words = [word for word in self.line.overrides if get_key(word) == "run_dir"]
-        name = words[-1].partition("=")[2] if words else Path("runs", f"tune-{make_identity([digest])}")
-        return Path(name).expanduser().absolute()
+    @property
+    def alpha(self) -> float:
+        """The level of each interval, so that all hold together."""
+        return _ALPHA / self.claims
 
-    def _train_pairs(self, comparison: Comparison, metric: MetricInfo) -> tuple[list[Pair], EffectInterval, bool]:
-        """Return the pairs that decide, the interval of the difference, and whether it excludes a loss."""
-        pairs: list[Pair] = []
-        alpha = _ALPHA / self.claims
-        interval, started = compute_effect_interval([]), time.monotonic()
-        for pair in iterate_pairs(comparison, metric, _MAX_PAIRS, lambda number, side, status: None):
-            pairs.append(pair)
-            if len(pairs) == 1:
-                pair_s = format_seconds(time.monotonic() - started)
-                self.say(f"the first pair took {pair_s}; {count_least_pairs(alpha)} to {_MAX_PAIRS} pairs decide")
-            first, second = (format_metric(metric, value) for value in pair.values)
-            difference = format_difference(metric, pair.difference)
-            self.say(f"pair {pair.number}: {metric.name} {first} → {second} ({difference})")
-            differences = [pair.difference for pair in pairs]
-            interval = compute_effect_interval(differences, alpha)
-            verdict = judge_loss(differences, interval, metric.sign, self.margin)
-            if verdict is not None:
-                return pairs, interval, verdict
-        return pairs, interval, False
+    def _prepare_comparison(self, words: Sequence[str]) -> Comparison:
+        """Return the comparison, whose folders belong to the configurations."""
+        shared, first, second = split_line(self.line.overrides, words)
+        comparison = prepare_comparison(shared, first, second, self.line.config_dir)
+        names = [make_identity([compute_digest({**config, "run_dir": None})]) for config in comparison.configs]
+        comparison = replace(comparison, folder=self.root / names[1], first_folder=self.root / f"line-{names[0]}")
+        for folder in (comparison.folder, comparison.first_folder):
+            assert folder is not None
+            make_folder(folder)
+        return comparison
+
+    def _weigh(self, pairs: Sequence[Pair]) -> bool | None:
+        """Report the last pair; return whether all together keep the metric, None if more are needed."""
+        if len(pairs) == 1:
+            least = count_least_pairs(self.alpha)
+            self.say(f"{least} to {_MAX_PAIRS} pairs decide for each of at most {pluralize(self.claims, 'line')}")
+        pair = pairs[-1]
+        first, second = (format_metric(self.metric, value) for value in pair.values)
+        difference = format_difference(self.metric, pair.difference)
+        self.say(f"pair {pair.number}: {self.metric.name} {first} → {second} ({difference})")
+        differences = [pair.difference for pair in pairs]
+        interval = compute_effect_interval(differences, self.alpha)
+        return judge_loss(differences, interval, self.metric.sign, self.margin)
+
+    def _describe(self, judgment: Judgment, differences: Sequence[float]) -> str:
+        """Return the mean difference with its interval, and what follows from it."""
+        if judgment.reason:
+            return f"not kept: a run with these settings failed: {judgment.reason}"
+        interval = compute_effect_interval(differences, self.alpha)
+        low, high = (format_difference(self.metric, value) for value in (interval.low, interval.high))
+        mean = format_difference(self.metric, sum(differences) / len(differences))
+        limit = format_difference(self.metric, self.margin).lstrip("+")
+        pairs = pluralize(len(differences), "pair")
+        verdict = (
+            f"kept: a loss of {limit} is excluded" if judgment.is_kept else f"not kept: it may lose more than {limit}"
+        )
+        return f"{self.metric.name} {mean} (from {low} to {high}) after {pairs}, {verdict}"
+
+
+def _note_side(sides: list[int], number: int, side: str, status: TrialStatus) -> None:
+    """Note the side whose run is training now: 0 is the line as it is."""
+    sides.append("AB".index(side))
 
 
 def count_least_pairs(alpha: float) -> int:
-    """Return the pairs without which no interval at `alpha` has a bound: the evidence at most doubles with each."""
-    return 1 + math.ceil(math.log2(1 / alpha))
+    """Return the number of pairs without which no interval at `alpha` has a bound: equal differences decide first."""
+    values = compute_e_values([1.0] * 100)
+    return next(number for number, value in enumerate(values, 1) if value >= 1 / alpha)
 
 
 def split_line(overrides: Sequence[str], words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Return the overrides that a line shares with the same line with `words`, and those of each."""
     keys = set(map(get_key, words))
-    replaced = [word for word in overrides if get_key(word) in keys]
-    shared = [word for word in overrides if get_key(word) not in keys | {"run_dir", "seed"}]
-    return shared, replaced, list(words)
+    first = [word for word in overrides if get_key(word) in keys]
+    return [word for word in overrides if get_key(word) not in keys], first, list(words)
 
 
 def make_prove_command(line: Line, words: Sequence[str]) -> str:
     """Return the command that compares the accuracy of the line as it is with that of `words`."""
     shared, first, second = split_line(line.overrides, words)
+    shared = [word for word in shared if get_key(word) not in ("run_dir", "seed")]
     config_dir = [] if line.config_dir is None else ["--config-dir", str(line.config_dir)]
     return shlex.join(["dnntrain", "prove", *shared, "--a", shlex.join(first), "--b", shlex.join(second), *config_dir])
 
@@ -158,13 +216,3 @@ def judge_loss(differences: Sequence[float], interval: EffectInterval, sign: flo
     mean_loss = -sign * sum(differences) / len(differences)
     is_hopeless = mean_loss > margin and len(differences) >= _PAIRS_TO_GIVE_UP
     return False if least > margin or is_hopeless else None
-
-
-def _describe_judgment(judgment: Judgment, interval: EffectInterval, metric: MetricInfo, margin: float) -> str:
-    """Return the mean difference with its interval, and what follows from it."""
-    low, high = (format_difference(metric, value) for value in (interval.low, interval.high))
-    mean = format_difference(metric, judgment.difference)
-    limit = format_difference(metric, margin).lstrip("+")
-    verdict = f"kept: a loss of {limit} is excluded" if judgment.is_kept else f"not kept: it may lose more than {limit}"
-    pairs = pluralize(len(judgment.values), "pair")
-    return f"{metric.name} {mean} (from {low} to {high}) after {pairs}, {verdict}"

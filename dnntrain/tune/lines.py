@@ -64,3 +64,9 @@ class Line:
         """Return the line of `as_json`."""
         config_dir, run = (None if values[name] is None else Path(values[name]) for name in ("config_dir", "run"))
         return cls(tuple(values["overrides"]), config_dir, run, bool(values["trust"]))
+
+
+def replace_words(words: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Return the words with those of `new`, which take the place of others of their keys."""
+    keys = set(map(get_key, new))
+    return [*(word for word in words if get_key(word) not in keys), *new]

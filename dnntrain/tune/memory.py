@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dnntrain.errors import DnntrainError
 from dnntrain.tune.budget import Budget
+from dnntrain.tune.lines import replace_words
 from dnntrain.tune.probe import ProbeRequest, measure_apart, run_probe
 from dnntrain.tune.speed import (
     LEAST_PROBE_S,
@@ -21,7 +22,6 @@ from dnntrain.tune.speed import (
     find_farthest_grade,
     list_attempts,
     note_skipped,
-    replace_words,
 )
 from dnntrain.tune.speed_settings import list_memory_settings
 from dnntrain.utils.units import format_seconds, pluralize

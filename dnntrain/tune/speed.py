@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnntrain.protocols.speed import SpeedAttempt, SpeedGrade, SpeedSetting
 from dnntrain.tune.budget import Budget
+from dnntrain.tune.final_line import FasterLine, choose_final_line, combine_alternatives
 from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import UNDECIDED, Probe, ProbeRequest, describe_probe, run_probe
@@ -24,7 +25,6 @@ from dnntrain.tune.roofline import LEAST_EXPECTED_GAIN, measure_roofline
 from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_seconds, pluralize
-from dnntrain.utils.words import get_key
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -117,19 +117,6 @@ class SpeedResult:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class FoundLine:
-    """Settings that were faster than the best ones before them. `forms`: they, and others that are as fast."""
-
-    forms: list[list[str]]
-    grade: SpeedGrade
-
-    @property
-    def words(self) -> list[str]:
-        """The settings that were measured."""
-        return self.forms[0]
-
-
 def tune_speed(session: Session, request: SpeedRequest, say: Say) -> SpeedResult:
     """Search with the way of the goal; the result says whether the machine was idle."""
     from dnntrain.tune.latency import find_fast_export
@@ -158,77 +145,44 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
     `total_steps` are those in which a slow start must pay; None: those of the run.
     """
     line, total_steps = request.line, total_steps or session.plan.total_steps
-    result, found = SpeedResult(), list[FoundLine]()
+    judge = None if request.margin is None else _prepare_judge(line, request.margin, say)
+    result, faster_lines = SpeedResult(), list[FasterLine]()
     budget_s, attempts = _order_attempts(session, request, result, say, total_steps or 0)
     budget = Budget(budget_s, FINAL_SHARE)
     for number, attempt in enumerate(attempts):
-        best = found[-1].words if found else []
-        if not has_effect(attempt.words[0], best):
+        best = faster_lines[-1] if faster_lines else FasterLine([[]], SpeedGrade.BITWISE)
+        if not has_effect(attempt.words[0], best.words):
             continue
         if not budget.has_time:
             note_skipped(result, attempts[number:], say)
             break
-        tried = replace_words(best, attempt.words)
+        alternatives = combine_alternatives(best, attempt)
         probe_s = max(LEAST_PROBE_S, budget.left_s / (len(attempts) - number))
         with budget.attempt():
-            probe_request = ProbeRequest(line, best, tried, attempt.grade)
+            probe_request = ProbeRequest(line, best.words, alternatives[0], attempt.grade)
             probe = run_probe(probe_request, probe_s, total_steps, session, budget.left_s)
         result.probes.append(probe)
         say(f"{number + 1} of {len(attempts)}  {attempt.text}: {describe_probe(probe)}")
         if probe.verdict == "faster":
             grade = find_farthest_grade(item for item in result.probes if item.verdict == "faster")
-            forms = [replace_words(best, words) for words in (attempt.words, *attempt.others)]
-            found.append(FoundLine(forms, grade))
+            faster_lines.append(FasterLine(alternatives, grade))
             budget.expect_final()
-    _choose_final_line(session, request, result, found, max(LEAST_PROBE_S, budget.final_s), total_steps, say)
+    final_request = ProbeRequest(line, [], [], request.allow, ends_early=False)
+    final_s = max(LEAST_PROBE_S, budget.final_s)
+    choose_final_line(
+        faster_lines,
+        result,
+        judge,
+        lambda item: run_probe(replace(final_request, new=item.words, grade=item.grade), final_s, total_steps, session),
+        say,
+    )
     return result
 
 
-def _choose_final_line(
-    session: Session,
-    request: SpeedRequest,
-    result: SpeedResult,
-    found: Sequence[FoundLine],
-    seconds: float,
-    total_steps: int | None,
-    say: Say,
-) -> None:
-    """Measure the best line once more beside the line as it is and, with a margin, judge its accuracy.
+def _prepare_judge(line: Line, margin: float, say: Say) -> AccuracyJudge:
+    from dnntrain.tune.accuracy import AccuracyJudge
 
-    If it loses accuracy, the line that was found before it takes its place.
-    """
-    judge = None
-    if request.margin is not None:
-        from dnntrain.tune.accuracy import AccuracyJudge
-
-        claims = sum(len(line.forms) for line in found if line.grade is SpeedGrade.STATISTICAL)
-        judge = AccuracyJudge(request.line, request.margin, max(1, claims), say)
-        result.details["judged"] = []
-    for line in reversed(found):
-        probe_request = ProbeRequest(request.line, [], line.words, line.grade, ends_early=False)
-        result.final = run_probe(probe_request, seconds, total_steps, session)
-        say(f"all together: {describe_probe(result.final)}")
-        if result.final.verdict != "faster":
-            return
-        words = _find_accurate_words(line, judge, result.details.get("judged", []))
-        if words is not None:
-            result.words, result.final = words, replace(result.final, words=tuple(words))
-            return
-    result.final = None
-
-
-def _find_accurate_words(
-    line: FoundLine, judge: AccuracyJudge | None, judgments: list[dict[str, Any]]
-) -> list[str] | None:
-    """Return the form of a line that keeps the accuracy; None if each may lose more than the margin."""
-    if judge is None or line.grade is not SpeedGrade.STATISTICAL:
-        return line.words
-    for words in line.forms:
-        judgment = judge.judge(words)
-        judgments.append(asdict(judgment))
-        if judgment.is_kept:
-            return words
-    return None
+    return AccuracyJudge.prepare(line, margin, say)
 
 
 def _order_attempts(
@@ -241,9 +195,13 @@ def _order_attempts(
     roofline = measure_roofline(session, phases_s, any(setting.key == "precision" for setting in settings))
     budget_s = request.choose_budget_s(roofline.step.seconds * total_steps)
     attempts, others = roofline.order_attempts(settings, total_steps)
+    if request.margin is not None:
+        # What keeps the numbers remains if what changes them loses accuracy.
+        attempts.sort(key=lambda attempt: attempt.grade is SpeedGrade.STATISTICAL)
     result.details = {"step": asdict(roofline.step), "left_out": dict(others)}
     if others:
-        say(f"left out, since they cannot gain {LEAST_EXPECTED_GAIN - 1:.0%}: {' '.join(word for word, _ in others)}")
+        words = " ".join(word for word, _ in others)
+        say(f"left out, since this run cannot gain {LEAST_EXPECTED_GAIN - 1:.0%} by them: {words}")
     trying = f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}"
     say(f"a step takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
     return budget_s, attempts
@@ -252,12 +210,6 @@ def _order_attempts(
 def list_attempts(settings: Sequence[SpeedSetting]) -> list[SpeedAttempt]:
     """Return the attempts in order."""
     return [setting.make_attempt(value) for setting in settings for value in setting.values]
-
-
-def replace_words(words: Sequence[str], new: Sequence[str]) -> list[str]:
-    """Return the words with those of `new`, which take the place of others of their keys."""
-    keys = set(map(get_key, new))
-    return [*(word for word in words if get_key(word) not in keys), *new]
 
 
 def note_skipped(result: SpeedResult, attempts: Sequence[SpeedAttempt], say: Say) -> None:

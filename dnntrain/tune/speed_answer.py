@@ -56,14 +56,18 @@ def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, sa
     facts = session.config, session.hardware, session.data.dataset.digest
     key, question = make_speed_key(*facts), request.as_question()
     cached = find_cached_settings(key, question) if use_cache else None
-    if cached is not None and cached.key == make_speed_key(*facts, cached.words):
+    if cached is not None and cached.key == make_speed_key(*facts, cached.words, is_judged="length" in cached.key):
         say("measured before on this machine, with the same versions, network and data; --no-cache measures again")
         _name_judge(cached, request, say)
         return cached
     result = tune_speed(session, request, say)
     if not result.words:
-        say(f"nothing is better than the line as it is for --goal {request.goal}")
-    tuned = TunedSettings(tuple(result.words), make_speed_key(*facts, result.words), make_evidence(result))
+        is_lost = any(not item["is_kept"] for item in result.details.get("judged", []))
+        nothing = f"nothing is better than the line as it is for --goal {request.goal}"
+        say(nothing + (" and keeps the accuracy" if is_lost else ""))
+    is_judged = any(item["is_kept"] for item in result.details.get("judged", []))
+    tuned_key = make_speed_key(*facts, result.words, is_judged=is_judged)
+    tuned = TunedSettings(tuple(result.words), tuned_key, make_evidence(result))
     _name_judge(tuned, request, say)
     if result.is_final:
         cache_settings(tuned, key, question)
@@ -76,4 +80,5 @@ def _name_judge(tuned: TunedSettings, request: SpeedRequest, say: Say) -> None:
     is_judged = request.margin is not None or request.goal.kind == "time_to"
     if tuned.words and final.get("grade") == SpeedGrade.STATISTICAL.value and not is_judged:
         command = make_prove_command(request.line, tuned.words)
-        say(f"this trains differently; judge the accuracy with --margin 0.01, or with: {command}")
+        option = "--margin M, or with: " if request.goal.kind == "throughput" else ""
+        say(f"this trains differently; judge the accuracy with {option}{command}")

@@ -119,7 +119,7 @@ def _list_micro_batches(session: Session) -> tuple[str, ...]:
 
 
 def _make_batch_setting(session: Session) -> SpeedSetting:
-    """Return twice and four times the batch size; steps of them would read more examples in a run of as many steps."""
+    """Return twice and four times the batch size; none if the length is in steps, which would read more examples."""
     duration = session.config.train.duration
     sizes = () if duration is not None and duration.unit == "step" else list_batch_sizes(session, (2, 4))
     rules = session.config.optim.list_rules_for_batch_size(session.plan.batch_size)

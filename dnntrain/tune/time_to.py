@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols.speed import SpeedAttempt, SpeedGrade
 from dnntrain.training.metrics_writer import read_rows
+from dnntrain.tune.lines import replace_words
 from dnntrain.tune.probe import UNDECIDED, Probe, describe_probe
 from dnntrain.tune.speed import (
     Say,
@@ -27,7 +28,6 @@ from dnntrain.tune.speed import (
     list_attempts,
     note_skipped,
     raise_throughput,
-    replace_words,
 )
 from dnntrain.tune.speed_settings import has_effect, list_speed_settings
 from dnntrain.utils.json_files import read_json

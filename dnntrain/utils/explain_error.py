@@ -28,6 +28,11 @@ _OUT_OF_MEMORY = re.compile(
 _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory|torch_\d+_\d+|shm_open|insufficient shm", re.IGNORECASE)
 
 
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 300 characters; of an error without text its type."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
 def explain_error(error: BaseException) -> DnntrainError | None:
     """Return the error to report for `error`, or None if it is a bug of dnntrain.
 

@@ -3,8 +3,10 @@
     python scripts/bench/image_folder.py --sizes 64,224 --images 5000 --rounds 3   # about 20 minutes on two cores
 
 Every loader has the same files (500 x 375), worker processes, batch size, flips and normalization, and feeds the same
-resnet18 and optimizer. `--loader-only` leaves out the network, which then does not hide the loading.
+resnet18 and optimizer. `--loader-only` leaves out the network, which then does not hide the loading. `--epochs 3`
+measures three passes over all images, from the moment that a loader is made, also with dnntrain's default pipeline.
 
+    dnntrain auto    data=image_folder, with --epochs: images that fit in memory are read once
     dnntrain         data=image_folder data.pipeline=streaming
     dnntrain fast    the same with data.decode=fast
     dnntrain scaled  the same with data.decode=scaled
@@ -20,7 +22,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from torch import Tensor  # noqa: E402
 WIDTH, HEIGHT, CLASSES, BATCH = 500, 375, 10, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Batches = Iterator[tuple[Tensor, Tensor]]
+Batches = Generator[tuple[Tensor, Tensor], None, None]
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=60, help="measured batches of a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="passes over all images, counted from the start of the loader")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--loader-only", action="store_true")
     options = parser.parse_args()
@@ -60,7 +63,12 @@ def main() -> None:
 
 def compare(folder: Path, size: int, options: argparse.Namespace) -> None:
     """Measure all loaders in turns, and print the medians."""
-    makers: dict[str, Callable[[], Batches]] = {
+    makers: dict[str, Callable[[], Batches]] = {}
+    if options.epochs:
+        makers["dnntrain auto"] = lambda: iterate_dnntrain(folder, size, options.workers, "full", "auto")
+        makers["dnntrain auto fast"] = lambda: iterate_dnntrain(folder, size, options.workers, "fast", "auto")
+        makers["dnntrain auto scaled"] = lambda: iterate_dnntrain(folder, size, options.workers, "scaled", "auto")
+    makers |= {
         "dnntrain": lambda: iterate_dnntrain(folder, size, options.workers, "full"),
         "dnntrain fast": lambda: iterate_dnntrain(folder, size, options.workers, "fast"),
         "dnntrain scaled": lambda: iterate_dnntrain(folder, size, options.workers, "scaled"),
@@ -77,11 +85,14 @@ def compare(folder: Path, size: int, options: argparse.Namespace) -> None:
     rates: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(options.rounds):
         for name, make in makers.items():
-            rates[name].append(measure(make(), train, options.steps))
+            if options.epochs:
+                rates[name].append(measure_epochs(make, train, options.epochs * options.images))
+            else:
+                rates[name].append(measure(make(), train, options.steps))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     best = max(medians[name] for name in medians if not name.startswith("dnntrain"))
     for name, rate in medians.items():
-        print(f"{size} px  {name:<16} {rate:7.0f} images/s  {rate / best:5.2f} x the best of the others")
+        print(f"{size} px  {name:<20} {rate:7.0f} images/s  {rate / best:5.2f} x the best of the others")
 
 
 def measure(batches: Batches, train: Callable[[Tensor, Tensor], None], steps: int) -> float:
@@ -93,6 +104,20 @@ def measure(batches: Batches, train: Callable[[Tensor, Tensor], None], steps: in
         train(images, labels)
         count += len(images)
     return count / (time.perf_counter() - start)
+
+
+def measure_epochs(make: Callable[[], Batches], train: Callable[[Tensor, Tensor], None], images: int) -> float:
+    """Return the images per second up to `images`, with the time in which the loader is made."""
+    count, start = 0, time.perf_counter()
+    batches = make()
+    for inputs, targets in batches:
+        train(inputs, targets)
+        count += len(inputs)
+        if count >= images:
+            break
+    seconds = time.perf_counter() - start
+    batches.close()  # ends its workers
+    return count / seconds
 
 
 def make_training() -> Callable[[Tensor, Tensor], None]:
@@ -110,7 +135,7 @@ def make_training() -> Callable[[Tensor, Tensor], None]:
     return train
 
 
-def iterate_dnntrain(folder: Path, size: int, workers: int, decode: str) -> Batches:
+def iterate_dnntrain(folder: Path, size: int, workers: int, decode: str, pipeline: str = "streaming") -> Batches:
     """Yield the batches of a run's own input pipeline."""
     from dnntrain.config.compose import compose
     from dnntrain.config.decode import decode_config
@@ -119,7 +144,7 @@ def iterate_dnntrain(folder: Path, size: int, workers: int, decode: str) -> Batc
     from dnntrain.utils.world import World
 
     words = (
-        *("data=image_folder", f"data.root={folder}", f"data.image_size={size}", "data.pipeline=streaming"),
+        *("data=image_folder", f"data.root={folder}", f"data.image_size={size}", f"data.pipeline={pipeline}"),
         *(f"data.num_workers={workers}", f"data.decode={decode}", f"train.batch_size={BATCH}", "augment=[flip]"),
         *("model=mlp", "reg=[]", "precision=fp32", "train.compile=off"),
     )
@@ -150,8 +175,9 @@ def iterate_torchvision(folder: Path, size: int, workers: int, decodes_bytes: bo
         )
     else:
         data = ImageFolder(folder, v2.Compose([*resize, v2.PILToTensor(), *tail]))
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
     while True:
-        yield from DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True)
+        yield from loader
 
 
 def iterate_timm(folder: Path, size: int, workers: int) -> Batches:
@@ -170,7 +196,7 @@ def iterate_timm(folder: Path, size: int, workers: int) -> Batches:
         mean=MEAN,
         std=STD,
         num_workers=workers,
-        persistent_workers=False,
+        persistent_workers=True,
     )
     while True:
         yield from loader

@@ -4,6 +4,7 @@
     python scripts/bench/tune_speed.py --exhaustive                 # about two hours
     python scripts/bench/tune_speed.py --only mlp --budget 10 --images 40
     python scripts/bench/tune_speed.py --words precision=fp32 --allow statistical    # if bf16 is fast
+    python scripts/bench/tune_speed.py --allow statistical --margin 0.01 --only mlp  # with the accuracy, by pairs of runs
 
 For each configuration: the settings that were found, the ratio of the time of a step without them to that with
 them (from the last measurement, in a process of its own), its interval, and the seconds that the search took. With
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="JPEG files of the folder")
     parser.add_argument("--allow", default="rounding")
     parser.add_argument("--words", nargs="*", default=[], help="further overrides, as precision=fp32")
+    parser.add_argument("--margin", help="the accuracy that settings may lose; pairs of runs judge it")
     parser.add_argument("--exhaustive", action="store_true")
     options = parser.parse_args()
     if (load := describe_current_load()) is not None:
@@ -51,7 +53,7 @@ def main() -> None:
         lines = make_lines(Path(folder), options.images, options.only)
         for name, line in lines.items():
             words = [*line, *options.words]
-            answer = search(words, options.budget, options.allow)
+            answer = search(words, options, Path(folder))
             final = answer["final"]
             ratio = (
                 "1.00 ×"
@@ -59,6 +61,14 @@ def main() -> None:
                 else "{:.2f} × ({:.2f} to {:.2f})".format(*final["ratio"])
             )
             print(f"{name}: {ratio} in {answer['took_s']:.0f} s: {answer['line'] or 'the line as it is'}", flush=True)
+            for judged in answer["details"].get("judged", []):
+                difference, (low, high) = judged["difference"], judged["interval"]
+                pairs, verdict = len(judged["values"]), "kept" if judged["is_kept"] else "not kept"
+                bounds = f"{low:+.4f} to {high:+.4f}" if None not in (low, high) else "no bounds"
+                line = " ".join(judged["words"])
+                print(
+                    f"  {judged['metric']} {difference:+.4f} ({bounds}), {pairs} pairs, {verdict}: {line}", flush=True
+                )
             if options.exhaustive:
                 compare_with_all(words, answer["words"], SpeedGrade(options.allow))
 
@@ -104,12 +114,12 @@ def write_table(path: Path, rows: int = 20000, columns: int = 20) -> None:
             writer.writerow([*(f"{value:.4f}" for value in values), "yes" if values[0] > values[1] else "no"])
 
 
-def search(words: list[str], budget_s: float | None, allow: str) -> dict[str, Any]:
-    """Run the command and return its evidence."""
-    budget = [] if budget_s is None else ["--budget", str(budget_s)]
-    options = [*budget, "--allow", allow, "--json", "--no-cache", "-q"]
-    command = [sys.executable, "-m", "dnntrain", "tune", "speed", *words, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def search(words: list[str], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run the command in `folder`, and return its evidence."""
+    limits = {"--budget": options.budget, "--margin": options.margin, "--allow": options.allow}
+    chosen = [part for name, value in limits.items() if value is not None for part in (name, str(value))]
+    command = [sys.executable, "-m", "dnntrain", "tune", "speed", *words, *chosen, "--json", "--no-cache", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         sys.exit(done.stderr)
     answer: dict[str, Any] = json.loads(done.stdout)

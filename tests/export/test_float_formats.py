@@ -17,6 +17,7 @@ from PIL import Image
 
 from dnntrain.choices.data.digits import Digits
 from dnntrain.cli.main import main
+from dnntrain.errors import ConfigError
 from dnntrain.export.output_dir import atomic_output_dir
 from dnntrain.inference.load import load_model, load_run
 
@@ -112,13 +113,15 @@ def test_what_a_killed_export_left_is_removed_and_another_process_keeps_its_own(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     ).stdout
     left = tmp_path / f".mine.tmp-{socket.gethostname()}-{gone.strip()}"
+    left_of_another_target = tmp_path / f".other.tmp-{socket.gethostname()}-{gone.strip()}"
     working = tmp_path / f".mine.tmp-{socket.gethostname()}-{os.getppid()}"
     elsewhere = tmp_path / f".mine.tmp-another-host-{gone.strip()}"
-    for folder in (left, working, elsewhere):
+    similar = tmp_path / f".mine.tmp-{socket.gethostname()}-1-{gone.strip()}"
+    for folder in (left, left_of_another_target, working, elsewhere, similar):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"half")
     assert main(["export", str(run), "--format=safetensors", f"--path={tmp_path / 'mine'}"]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {working.name, elsewhere.name, "mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {working.name, elsewhere.name, similar.name, "mine"}
 
 
 def test_what_was_left_by_a_process_of_the_same_number_is_removed_and_other_names_are_kept(tmp_path: Path) -> None:
@@ -130,3 +133,11 @@ def test_what_was_left_by_a_process_of_the_same_number_is_removed_and_other_name
     with atomic_output_dir(target) as folder:
         assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [others.name, "[ab]"]
+
+
+def test_a_target_that_cannot_be_replaced_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != target)
+    with pytest.raises(ConfigError, match="read-only"), atomic_output_dir(target):
+        pytest.fail("nothing is converted")

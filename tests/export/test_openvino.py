@@ -271,6 +271,8 @@ def test_the_weights_alone_are_not_a_model(alone: Folder, capsys: Capture) -> No
     (folder / "manifest.json").unlink()
     assert main(["eval", str(folder / MODEL_NAME)]) == 5
     assert "name the folder" in capsys.readouterr().err
+    assert main(["eval", str(folder)]) == 5
+    assert "has model.xml, but no manifest.json that describes it" in capsys.readouterr().err
 
 
 @pytest.mark.sampled

@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from dnntrain.cli.main import main
 from dnntrain.export.manifest import read_manifest, write_manifest
@@ -193,3 +195,38 @@ def test_a_changed_byte_of_a_lone_program_is_noticed(exports: Folder, tmp_path: 
     for place in range(len(data) // 16, len(data), len(data) // 8):
         file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         assert main(["eval", str(file), "--trust"]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["predict", "eval", "bench"])
+@pytest.mark.parametrize(
+    ("format_name", "change", "text"),
+    [
+        ("onnx", {"input": (1, 16, 16)}, "its manifest states inputs [1, 16, 16], which the model does not take"),
+        ("openvino", {"input": (1, 16, 16)}, "its manifest states inputs [1, 16, 16], which the model does not take"),
+        ("onnx", {"names": ("zero", "one")}, "do not fit an output of the shape [10]"),
+        ("safetensors", {"names": ("zero", "one")}, "do not fit an output of the shape [10]"),
+        ("onnx", {"names": ("zero", "one"), "output": (2,)}, "its manifest states outputs [2]; the model has [10]"),
+    ],
+)
+def test_a_sealed_manifest_of_another_model_is_refused(
+    format_name: str, change: dict[str, Any], text: str, command: str, alone: Folder, tmp_path: Path, capsys: Capture
+) -> None:
+    """Checksums say that nothing was damaged, not that model and manifest belong together."""
+    if format_name == "openvino":
+        pytest.importorskip("openvino")
+    folder = alone(format_name)
+    manifest = read_manifest(folder)
+    spec = manifest.spec
+    names = change.get("names", spec.targets.names)
+    spec = replace(
+        spec,
+        inputs=replace(spec.inputs, shape=change.get("input", spec.inputs.shape)),
+        targets=replace(spec.targets, names=names),
+        output=replace(spec.output, names=names, shape=change.get("output", spec.output.shape)),
+    )
+    write_manifest(folder, replace(manifest, spec=spec), list(manifest.files))
+    Image.new("L", (8, 8)).save(tmp_path / "digit.png")
+    words = {"predict": [str(tmp_path / "digit.png")], "eval": [], "bench": ["--seconds=0.01", "--rounds=3"]}[command]
+    assert main([command, str(folder), *words]) == 5
+    assert text in capsys.readouterr().err

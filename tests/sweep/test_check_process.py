@@ -26,6 +26,8 @@ def run_script(text: str) -> list[str]:
 
 
 def test_with_torch_imported_this_process_answers() -> None:
+    import torch  # noqa: F401
+
     with CheckProcess() as checker:
         assert checker.call(os.getpid) == os.getpid()
 
@@ -76,6 +78,7 @@ def test_the_other_process_ends_with_a_killed_sweep() -> None:
         time.sleep(60)
         '''.replace("        ", "")], stdout=subprocess.PIPE, text=True)
         other = int(child.stdout.readline())
+        assert other != child.pid
         child.kill()
         child.wait()
         deadline = time.monotonic() + 20

@@ -19,9 +19,9 @@ from dnntrain.protocols.speed import SpeedGrade, SpeedSetting
 from dnntrain.run.session import open_session
 from dnntrain.tune import latency, memory, time_to
 from dnntrain.tune.goal import Goal, parse_goal
-from dnntrain.tune.lines import Line
+from dnntrain.tune.lines import Line, replace_words
 from dnntrain.tune.memory import MemoryProbe, describe_memory
-from dnntrain.tune.speed import SpeedRequest, replace_words
+from dnntrain.tune.speed import SpeedRequest
 from dnntrain.tune.speed_settings import list_memory_settings
 from dnntrain.tune.time_to import RunToValue, compare_runs, find_first_value
 from dnntrain.utils.hardware import count_cores

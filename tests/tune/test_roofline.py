@@ -59,6 +59,13 @@ def test_the_settings_that_can_gain_the_most_are_tried_first_and_hopeless_ones_n
     assert left_out == [("parallel.bucket_size_mb=5", 1.0), ("parallel.bucket_size_mb=100", 1.0)]
 
 
+def test_a_run_that_is_too_short_to_repay_compiling_is_not_compiled() -> None:
+    settings = [SpeedSetting("train.compile", SpeedGrade.ROUNDING, ("on",))]
+    # A step of 100 ms becomes twice as fast at most: 99 steps gain less than the five seconds of a compilation.
+    assert ROOFLINE.order_attempts(settings, 99) == ([], [("train.compile=on", 1.0)])
+    assert [attempt.text for attempt in ROOFLINE.order_attempts(settings, 101)[0]] == ["train.compile=on"]
+
+
 @pytest.mark.parametrize("factor", [1.0, 0.1])
 def test_bf16_is_not_tried_if_products_in_it_are_not_faster(factor: float) -> None:
     slow = replace(ROOFLINE, bf16_factor=factor)

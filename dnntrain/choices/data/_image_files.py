@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dnntrain.config.fields import Annotated, Literal, Range
 from dnntrain.input.options import ImageData
@@ -39,6 +40,8 @@ class ImageFiles(ImageData):
     test_fraction: Annotated[float, Range(above=0, below=1)] = (
         0.2  # fraction of the images held out for the test if there is no test split
     )
+
+    reading_options: ClassVar[frozenset[str]] = ImageData.reading_options | {"decode", "max_value", "resize"}
 
     @property
     def reading(self) -> ImageReading:

@@ -123,7 +123,7 @@ class OptimizerChoice(OptimChoice):
         return f"{self.lr:g} × {factor} = {self.adapt_lr(batch_size).lr:g} (optim.lr_scaling={self.lr_scaling})"
 
     def list_rules_for_batch_size(self, batch_size: int) -> tuple[tuple[str, ...], ...]:
-        """Return overrides with which the learning rates follow other batch sizes; none if they follow already."""
+        """Return both rules of `lr_scaling`, that of the optimizer first; one empty group if a rule is set."""
         if self.lr_scaling != "none":
             return ((),)
         rules = sorted(("linear", "sqrt"), key=lambda rule: rule != self.batch_rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ class Lars(OptimizerChoice):
     )
     trust_clip: bool = False  # true: at most the step of plain SGD (LARC)
 
+    batch_rule: ClassVar[Literal["linear", "sqrt"]] = "linear"
     package: ClassVar[str] = "timm"
     state_floats_per_parameter: ClassVar[float] = 1.0
 

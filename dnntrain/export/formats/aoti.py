@@ -20,6 +20,7 @@ from dnntrain.export.formats.pt2 import trace_model
 from dnntrain.export.manifest import Manifest
 from dnntrain.export.onednn import measure_onednn_coverage
 from dnntrain.export.op_coverage import measure_torch_coverage
+from dnntrain.utils.explain_error import get_first_line
 from dnntrain.utils.hardware import probe_hardware
 
 FILE_NAME = "model_aoti.pt2"
@@ -73,8 +74,7 @@ def load(export_path: Path, manifest: Manifest, device: str) -> Runner:
     try:
         package = inductor.aoti_load_package(str(path))
     except Exception as error:  # the loader raises various exceptions
-        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(f"{path} cannot be loaded: {line[:300]}", "export it again") from None
+        raise CheckpointError(f"{path} cannot be loaded: {get_first_line(error)}", "export it again") from None
 
     def run(inputs: Tensor) -> Tensor:
         outputs: Tensor = package(inputs.contiguous().cpu())

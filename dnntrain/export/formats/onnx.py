@@ -22,6 +22,7 @@ from dnntrain.export.onnx_files import (
     open_session,
     write_metadata,
 )
+from dnntrain.utils.explain_error import get_first_line
 
 FILE_NAME = "model.onnx"
 
@@ -59,8 +60,8 @@ def export_onnx(source: ExportRequest, path: Path, batch: int | None = None) -> 
                 verbose=False,
             )
     except Exception as error:  # the exporter runs the model's own code, which may raise anything
-        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ConfigError(f"the model cannot be exported to ONNX: {line[:300]}", "use --format safetensors") from error
+        reason = get_first_line(error)
+        raise ConfigError(f"the model cannot be exported to ONNX: {reason}", "use --format safetensors") from error
     if program is None:
         raise CheckpointError("torch.onnx.export returned no program", "use --format pt2")
     program.save(str(path), external_data=False)

@@ -17,6 +17,7 @@ from dnntrain.export.onnx_files import check_opset, fix_batch, write_metadata
 from dnntrain.export.onnx_quantizer import quantize_static
 from dnntrain.export.op_coverage import check_share, measure_onnx_coverage
 from dnntrain.export.silence import silence_output
+from dnntrain.utils.explain_error import get_first_line
 from dnntrain.utils.hardware import has_vnni
 
 FILE_NAME = "model_int8.onnx"
@@ -55,9 +56,9 @@ def _quantize_onnx(source: ExportRequest, folder: Path) -> None:
             else:
                 _quantize_dynamic(prepared_path, folder / FILE_NAME, options.per_channel)
         except Exception as error:  # ONNX Runtime has an exception for each way to fail, without a common one
-            line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise CheckpointError(
-                f"ONNX Runtime cannot quantize this model: {line[:300]}", "use --format pt2_int8, or --format onnx"
+                f"ONNX Runtime cannot quantize this model: {get_first_line(error)}",
+                "use --format pt2_int8, or --format onnx",
             ) from error
     float_path.unlink()
     prepared_path.unlink()

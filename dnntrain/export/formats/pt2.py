@@ -17,6 +17,7 @@ from torch import nn
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.formats import ExportFormat, ExportRequest, Runner, resolve_model_file
 from dnntrain.export.manifest import EMBEDDED_NAME, Manifest
+from dnntrain.utils.explain_error import get_first_line
 from dnntrain.utils.hardware import get_device_type
 
 FILE_NAME = "model.pt2"
@@ -74,7 +75,7 @@ def trace_model(
             failure = failure or error
     assert failure is not None
     raise ConfigError(
-        f"the model cannot be traced by torch.export: {_get_first_line(failure)}", "use --format safetensors"
+        f"the model cannot be traced by torch.export: {get_first_line(failure)}", "use --format safetensors"
     ) from failure
 
 
@@ -99,7 +100,7 @@ def load_program(path: Path, device: str = "cpu") -> nn.Module:
             program = torch.export.load(path)
     except Exception as error:  # torch's reader raises various exceptions for damaged bytes
         raise CheckpointError(
-            f"{path} cannot be read as a program of torch.export: {_get_first_line(error)}",
+            f"{path} cannot be read as a program of torch.export: {get_first_line(error)}",
             "export it again with: dnntrain export RUN --format pt2",
         ) from None
     finally:
@@ -109,10 +110,6 @@ def load_program(path: Path, device: str = "cpu") -> nn.Module:
 
         program = move_to_device_pass(program, device)
     return program.module()
-
-
-def _get_first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 FORMAT = ExportFormat(
