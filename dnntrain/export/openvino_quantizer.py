@@ -12,13 +12,14 @@ from torch import Tensor
 from dnntrain.export.openvino_files import import_package, name_openvino_errors
 from dnntrain.export.silence import silence_output
 from dnntrain.protocols import QuantChoice
+from dnntrain.utils.hardware import has_vnni
 
 
 def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor]) -> Any:
     """Return `model` with int8 weights, and activations of 8 bits with ranges by `options.observer`.
 
     NNCF places the roundings where OpenVINO computes in integers, and corrects biases for the mean
-    error. It makes ranges symmetric; in a network with attention it does not, and moves large values
+    error. On a processor without VNNI or AMX, weights have 7 bits. It makes ranges symmetric; in a network with attention it does not, and moves large values
     of activations into the weights (Xiao et al., "SmoothQuant", 2022). Raises CheckpointError if it cannot.
     """
     problem, hint = "NNCF cannot quantize this model", "use --format onnx_int8, or --format openvino"
@@ -69,6 +70,8 @@ def _make_parameters(options: QuantChoice) -> Any:
     else:
         ranges = known.HISTOGRAM if options.observer == "histogram" else known.MINMAX
     return advanced.AdvancedQuantizationParameters(
+        # NNCF's default reduces the first layer alone; sums of the others can overflow too.
+        overflow_fix=advanced.OverflowFix.FIRST_LAYER if has_vnni() else advanced.OverflowFix.ENABLE,
         weights_quantization_params=advanced.QuantizationParameters(per_channel=options.per_channel),
         activations_quantization_params=advanced.QuantizationParameters(per_channel=False),
         activations_range_estimator_params=ranges,

@@ -23,8 +23,8 @@ _T = TypeVar("_T")
 class CheckProcess:
     """A process that calls functions of modules that import torch.
 
-    This process calls them itself if a second one would gain nothing: on one core, with torch imported,
-    or where processes are not forked. So it does if the other one has ended.
+    The caller's process calls them itself if another one would gain nothing: on one core, with torch
+    imported, and on systems other than Linux. It also does so after the other process has ended.
     """
 
     def __init__(self, is_useful: bool = True) -> None:

