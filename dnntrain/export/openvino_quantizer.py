@@ -19,8 +19,9 @@ def quantize_openvino(model: Any, options: QuantChoice, batches: Iterable[Tensor
     """Return `model` with int8 weights, and activations of 8 bits with ranges by `options.observer`.
 
     NNCF places the roundings where OpenVINO computes in integers, and corrects biases for the mean
-    error. On a processor without VNNI or AMX, weights have 7 bits. It makes ranges symmetric; in a network with attention it does not, and moves large values
-    of activations into the weights (Xiao et al., "SmoothQuant", 2022). Raises CheckpointError if it cannot.
+    error. On a processor without VNNI or AMX, weights have 7 bits. Ranges are symmetric; in a network
+    with attention they are not, and large values of activations are moved into the weights (Xiao et
+    al., "SmoothQuant", 2022). Raises CheckpointError if it cannot.
     """
     problem, hint = "NNCF cannot quantize this model", "use --format onnx_int8, or --format openvino"
     with name_openvino_errors(problem, hint), silence_output(hides_stderr=False):
