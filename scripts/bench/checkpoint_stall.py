@@ -53,7 +53,7 @@ def main() -> None:
         print(f"{load}. The figures are rough")
     waits: list[float] = []
     for kind in (Checkpointer, BackgroundCheckpointer):
-        kind._save = measure_wait(kind._save, waits)
+        setattr(kind, "_save", measure_wait(kind._save, waits))  # noqa: B010
     times: dict[str, list[float]] = {name: [] for name in VARIANTS}
     shares: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(options.rounds):

@@ -65,9 +65,9 @@ def main() -> None:
                 difference, (low, high) = judged["difference"], judged["interval"]
                 pairs, verdict = len(judged["values"]), "kept" if judged["is_kept"] else "not kept"
                 bounds = f"{low:+.4f} to {high:+.4f}" if None not in (low, high) else "no bounds"
-                line = " ".join(judged["words"])
+                text = " ".join(judged["words"])
                 print(
-                    f"  {judged['metric']} {difference:+.4f} ({bounds}), {pairs} pairs, {verdict}: {line}", flush=True
+                    f"  {judged['metric']} {difference:+.4f} ({bounds}), {pairs} pairs, {verdict}: {text}", flush=True
                 )
             if options.exhaustive:
                 compare_with_all(words, answer["words"], SpeedGrade(options.allow))

@@ -61,6 +61,25 @@ def test_a_setting_of_the_line_takes_precedence(file: Path) -> None:
     )
 
 
+def test_the_scaling_of_the_rate_belongs_to_the_batch_size_of_the_file(tmp_path: Path) -> None:
+    words = ("train.batch_size=64", "optim.lr_scaling=sqrt", "optim.lr_base_batch_size=32", "train.cpu_threads=1")
+    TunedSettings(words, make_key(found=words), {}).write(tmp_path / "tuned.yaml")
+    line = (*LINE, f"tuned={tmp_path / 'tuned.yaml'}")
+    assert expand_tuned(line)[0] == (*words, *LINE)
+    assert expand_tuned((*line, "train.batch_size=48"))[0] == ("train.cpu_threads=1", *LINE, "train.batch_size=48")
+
+
+def test_settings_whose_accuracy_was_judged_belong_to_the_length_of_the_run() -> None:
+    config = decode_config(compose([*LINE, "train.duration=3ep"], quiet=True))
+    facts = config, probe_hardware("cpu"), config.data.build().digest
+    judged = TunedSettings(WORDS, make_speed_key(*facts, is_judged=True), {})
+    judged.check(*facts)
+    longer = decode_config(compose([*LINE, "train.duration=4ep"], quiet=True))
+    with pytest.raises(ConfigError, match="another length, on which the accuracy depends"):
+        judged.check(longer, *facts[1:])
+    TunedSettings(WORDS, make_speed_key(*facts), {}).check(longer, *facts[1:])
+
+
 @pytest.mark.slow
 def test_length_and_seed_do_not_matter_but_network_and_batch_size_do() -> None:
     assert make_key("seed=3", "train.duration=1ep", "eval.batch_size=8", "train.cpu_threads=2") == make_key()
