@@ -222,7 +222,7 @@ def test_the_waiting_for_other_ranks_is_named_and_a_smaller_bucket_is_tried(caps
         *("data=digits", "model=mlp", "model.hidden=[2048,2048]", "train.batch_size=16", "precision=fp32"),
         *("parallel=ddp", "launch.nproc=2", "parallel.bucket_size_mb=1000", "train.compile=off", "optim=sgd"),
     )
-    assert main(["why", *line, "--budget", "1", "--json", "-q"]) == 0
+    assert main(["why", *line, "--budget", "4", "--json", "-q"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["step"]["phases"]["communication"] > 0
     assert result["bottleneck"] == COMMUNICATION
