@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import socket
@@ -35,7 +34,7 @@ def atomic_output_dir(target: Path) -> Iterator[Path]:
     ending = f".tmp-{socket.gethostname()}"
     temporary_dir = target.with_name(f".{target.name}{ending}-{os.getpid()}")
     pattern = re.compile(rf"\..+{re.escape(ending)}-\d+")
-    for leftover in target.parent.glob(f".*{glob.escape(ending)}-*"):
+    for leftover in target.parent.glob(".*"):
         if not pattern.fullmatch(leftover.name):
             continue
         # A leftover with this process's own id is from an earlier process: in a container the ids

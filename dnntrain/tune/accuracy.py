@@ -123,18 +123,19 @@ class AccuracyJudge:
                     raise
                 reason, verdict = error.message, False
         differences = [pair.difference for pair in pairs]
+        interval = compute_effect_interval(differences, self.alpha)
         judgment = Judgment(
             tuple(words),
             self.metric.name,
             tuple(pair.values for pair in pairs),
             sum(differences) / len(differences) if differences else None,
-            tuple(compute_effect_interval(differences, self.alpha).as_json()),
+            tuple(interval.as_json()),
             self.alpha,
             bool(verdict),
             reason,
             str(comparison.folder),
         )
-        self.say(self._describe(judgment, differences))
+        self.say(self._describe(judgment, interval))
         return judgment
 
     @property
@@ -162,15 +163,14 @@ class AccuracyJudge:
         interval = compute_effect_interval(differences, self.alpha)
         return judge_loss(differences, interval, self.metric.sign, self.margin)
 
-    def _describe(self, judgment: Judgment, differences: Sequence[float]) -> str:
+    def _describe(self, judgment: Judgment, interval: EffectInterval) -> str:
         """Return the mean difference with its interval, and what follows from it."""
-        if judgment.reason:
+        if judgment.reason or judgment.difference is None:
             return f"not kept: a run with these settings failed: {judgment.reason}"
-        interval = compute_effect_interval(differences, self.alpha)
         low, high = (format_difference(self.metric, value) for value in (interval.low, interval.high))
-        mean = format_difference(self.metric, sum(differences) / len(differences))
+        mean = format_difference(self.metric, judgment.difference)
         limit = format_difference(self.metric, self.margin).lstrip("+")
-        pairs = pluralize(len(differences), "pair")
+        pairs = pluralize(len(judgment.values), "pair")
         verdict = (
             f"kept: a loss of {limit} is excluded" if judgment.is_kept else f"not kept: it may lose more than {limit}"
         )

@@ -62,8 +62,8 @@ def main() -> None:
             )
             print(f"{name}: {ratio} in {answer['took_s']:.0f} s: {answer['line'] or 'the line as it is'}", flush=True)
             for judged in answer["details"].get("judged", []):
-                difference, (low, high) = judged["difference"], judged["interval"]
-                pairs, verdict = len(judged["values"]), "kept" if judged["is_kept"] else "not kept"
+                difference, (low, high) = judged["difference"] or 0.0, judged["interval"]
+                pairs, verdict = len(judged["values"]), "kept" if judged["is_kept"] else judged["reason"] or "not kept"
                 bounds = f"{low:+.4f} to {high:+.4f}" if None not in (low, high) else "no bounds"
                 text = " ".join(judged["words"])
                 print(
