@@ -157,7 +157,7 @@ class SpectrogramSource(FileSource):
         super().__init__(paths, labels, (sound.n_mels, sound.frames), 1, keep_decoded, skip_unreadable, keys)
         self.sound = sound
 
-    def read(self, index: int) -> Tensor:
+    def decode(self, index: int) -> Tensor:
         return read_spectrogram(self.paths[index], self.sound)
 
 

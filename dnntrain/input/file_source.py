@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
+from dnntrain.input.decoded_cache import DecodedCache
 from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.resize import place_random_crop
 from dnntrain.input.unreadable import check_failure_limit
@@ -50,12 +51,26 @@ class FileSource:
         self._keep_decoded = keep_decoded
         self._skip_unreadable = skip_unreadable
         self._images: Tensor | None = None
+        self._cache: DecodedCache | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
+        image = None if self._cache is None else self._cache.get(index)
+        if image is None:
+            image = self.decode(index)
+            if self._cache is not None:
+                self._cache.put(index, image)
+        return image
+
+    def decode(self, index: int) -> Tensor:
+        """Return what `read` returns, from the file."""
         return decode_image(self.paths[index], self.channels, self.size, self.reading)
+
+    def keep_read(self) -> None:
+        if self._cache is None:
+            self._cache = DecodedCache(len(self), (*self.size, self.channels))
 
     def get_resident_inputs(self) -> Tensor | None:
         """Return all images as channels-last bytes, or None.
@@ -77,7 +92,7 @@ class FileSource:
 
         def decode(index: int) -> str | None:
             try:
-                images[index] = self.read(index)
+                images[index] = self.decode(index)
             except DataError as error:
                 if not self._skip_unreadable:
                     raise

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from dnntrain.config.fields import Fraction, Literal, NonNegativeInt, PositiveInt
 from dnntrain.protocols import DataChoice
 
-#: With `pipeline=auto`, splits up to this many bytes at input size are decoded once and held in memory.
+#: With `pipeline=auto`, splits up to this many bytes at input size are decoded before the first step and held in memory.
 RESIDENT_BYTES = 256 * 2**20
 
 
@@ -17,8 +17,8 @@ class ImageData(DataChoice):
     """Images with class labels. A choice adds `build() -> DataSet`."""
 
     val_fraction: Fraction = 0.1  # fraction of each class of the training split held out for validation
-    pipeline: Literal["auto", "resident", "streaming"] = (
-        "auto"  # auto, resident (whole data set on the device) or streaming (read by worker processes)
+    pipeline: Literal["auto", "resident", "cached", "streaming"] = (
+        "auto"  # auto, resident (whole data set on the device), cached (worker processes decode once) or streaming
     )
     num_workers: NonNegativeInt | None = (
         None  # worker processes of the streaming pipeline; null: one per free CPU core, at most 8

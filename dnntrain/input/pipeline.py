@@ -156,7 +156,7 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
 
     Raises DataError if `resident` is set and impossible.
     """
-    if options.pipeline == "streaming":
+    if options.pipeline in ("streaming", "cached"):
         return False
     inputs = source.get_resident_inputs()
     if inputs is None:

@@ -36,7 +36,7 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
     """Return the sizes of the data set and of its splits."""
     dataset = data.dataset
     is_read_again = dataset.train.get_resident_inputs() is None
-    resident = config.data.pipeline != "streaming" and not is_read_again
+    resident = config.data.pipeline not in ("streaming", "cached") and not is_read_again
     return DataFacts(
         name=get_choice_name(config, "data"),
         train=len(data.train),

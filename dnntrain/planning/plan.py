@@ -9,7 +9,7 @@ from typing import Any
 
 from dnntrain.distributed.parallel_dims import ParallelDims
 from dnntrain.planning.curve_text import format_curve
-from dnntrain.protocols import MetricInfo, ModelSpec, PrecisionPolicy, WidthMultiple
+from dnntrain.protocols import MetricInfo, ModelSpec, PrecisionPolicy, TargetKind, WidthMultiple
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.units import format_bytes, format_count, pluralize
 
@@ -22,6 +22,7 @@ class DataFacts:
     """Sizes of the data set: the examples of each split, and their form.
 
     resident       whether training keeps all images in memory
+    cached         whether reading processes keep the images that they decoded
     is_read_again  whether every image is read each time it is used, also in an evaluation
     class_counts   training examples of each class; empty for other targets
     """
@@ -34,6 +35,7 @@ class DataFacts:
     resident: bool
     notes: tuple[str, ...] = ()
     is_read_again: bool = False
+    cached: bool = False
     class_counts: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class DataFacts:
             "test": self.test,
             **shapes,
             "resident": self.resident,
+            "cached": self.cached,
         }
 
     @property
@@ -66,9 +69,24 @@ class DataFacts:
     @property
     def size_bytes(self) -> int:
         """Bytes of the inputs in memory: all splits if the data is resident, else 0."""
-        inputs = self.spec.inputs
-        size_bytes = inputs.bytes_per_value * math.prod(inputs.shape)
-        return (self.train + self.val + self.test) * size_bytes if self.resident else 0
+        return (self.train + self.val + self.test) * self.example_bytes if self.resident else 0
+
+    @property
+    def example_bytes(self) -> int:
+        """Bytes of a decoded example, with its mask if it has one."""
+        inputs, has_mask = self.spec.inputs, self.spec.targets.kind is TargetKind.MASK
+        return inputs.bytes_per_value * math.prod(inputs.shape) + has_mask * math.prod(inputs.shape[1:])
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the training and validation examples in the memory of a rank after the first epoch; 0 if not cached."""
+        return (self.train + self.val) * self.example_bytes if self.cached else 0
+
+    @property
+    def pipeline_text(self) -> str:
+        if self.cached:
+            return f"streaming, {format_bytes(self.cached_bytes)} of decoded examples kept in memory"
+        return "resident" if self.resident else "streaming"
 
 
 @dataclass(frozen=True)
@@ -249,8 +267,7 @@ class Plan:
             ("data", f"{self.data.name}: {self.data.train} train, {self.data.val} val, {self.data.test} test"),
             (
                 "",
-                f"{self.data.spec.inputs.describe()}, {self.data.spec.targets.describe()}, "
-                f"{'resident' if self.data.resident else 'streaming'}",
+                f"{self.data.spec.inputs.describe()}, {self.data.spec.targets.describe()}, {self.data.pipeline_text}",
             ),
             *([("", self.data.class_counts_text)] if self.data.class_counts else []),
             (

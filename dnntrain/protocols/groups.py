@@ -28,7 +28,7 @@ class DataChoice(Choice):
     """A data set. `build` reads it; it raises DataError if that fails.
 
     val_fraction    share of the training split that is held out for validation
-    pipeline        "resident", "streaming" or "auto"
+    pipeline        "resident", "cached", "streaming" or "auto"
     num_workers     reading processes of the streaming pipeline; None: one per free core
     on_error        reaction to an unreadable example: "raise" or "skip"
     mix_block_size  number of examples of a block, within which methods mix or relate examples

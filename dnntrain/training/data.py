@@ -10,6 +10,7 @@ import torch
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.input.augment import Augmentation
+from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.joint import JointPipeline
 from dnntrain.input.masks import make_empty_targets
 from dnntrain.input.pipeline import InputPipeline, build_pipeline, read_evaluation_batches
@@ -32,6 +33,8 @@ def build_training_pipeline(
     """Return the batches of the rank `world` among the ranks that share a batch; those of clients if there are any."""
     if hooks.federation is not None:
         return ClientBatches(config, plan, data, hooks, hooks.federation, device)
+    if plan.data.cached and isinstance(data.dataset.train, CachingSource):
+        data.dataset.train.keep_read()
     joint_transforms = [transform for transform in hooks.batch_transforms if transform.is_joint]
     pipeline = build_pipeline(
         config.data,

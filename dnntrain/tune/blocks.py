@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dnntrain.run.session import Session
 
 #: First steps of a measurement, in which kernels are chosen and memory is allocated; fewer if they take longer than
 #: so many seconds.
@@ -17,6 +21,8 @@ BLOCK_S, _LONG_BLOCK_S = 0.2, 1.0
 _WAIT_FACTOR, _WAIT_SHARE = 2.0, 0.5
 #: Blocks with waits hold so many of them, unless they would be long.
 _WAITS = 4
+#: Seconds for which the examples that a run keeps are read before its steps are measured.
+_READING_S = 60.0
 
 
 def agree(number: float) -> int:
@@ -26,6 +32,16 @@ def agree(number: float) -> int:
     from dnntrain.distributed.collectives import gather_tensors
 
     return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
+
+
+def read_kept_examples(session: Session) -> None:
+    """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured."""
+    from dnntrain.input.decoded_cache import read_ahead_of_use
+
+    plan = session.plan
+    is_longer_than_an_epoch = not plan.total_steps or plan.total_steps > plan.steps_per_epoch
+    if plan.data.cached and is_longer_than_an_epoch:
+        read_ahead_of_use(session.data.dataset.train, session.data.train, _READING_S)
 
 
 def make_first_steps(run: Callable[[int], float], most: int, fewest: int = FEWEST_FIRST_STEPS) -> list[float]:

@@ -16,10 +16,8 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.utils.log_filters import hide_noise
+from dnntrain.utils.memory_size import read_memory_bytes
 from dnntrain.utils.world import World
-
-#: The limit of a control group, as containers set it: version 2 and version 1.
-_MEMORY_LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 #: Processor features that matter to training, as Linux names them.
 _FEATURES = (
@@ -172,23 +170,6 @@ def count_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return os.cpu_count() or 1
-
-
-def read_memory_bytes() -> int:
-    """Return the memory of this machine in bytes, or its control group's limit; 0 if unknown."""
-    try:
-        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return 0
-    limits = [int(text) for text in map(_read_limit_file, _MEMORY_LIMIT_FILES) if text.isdecimal()]
-    return min([memory_bytes, *limits])
-
-
-def _read_limit_file(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii").strip()[:19]
-    except (OSError, ValueError):
-        return ""
 
 
 def keep_freed_memory() -> None:

@@ -17,6 +17,7 @@ from dnntrain.choices.data._mask_folders import Pairs, find_pairs
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import DataError
+from dnntrain.input.decoded_cache import DecodedCache
 from dnntrain.input.file_source import FileSource
 from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.source import DataSet, compute_digest
@@ -122,12 +123,23 @@ class MaskFileSource(FileSource):
         self.mask_paths = pairs.masks
         self.classes = classes
         self._masks: Tensor | None = None
+        self._mask_cache: DecodedCache | None = None
+
+    def keep_read(self) -> None:
+        super().keep_read()
+        if self._mask_cache is None:
+            self._mask_cache = DecodedCache(len(self), (*self.size, 1))
 
     def read_mask(self, index: int) -> Tensor:
+        kept = None if self._mask_cache is None else self._mask_cache.get(index)
+        if kept is not None:
+            return kept[0]
         import torch
 
-        mask = read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading)
-        return torch.from_numpy(mask)
+        mask = torch.from_numpy(read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading))
+        if self._mask_cache is not None:
+            self._mask_cache.put(index, mask[None])
+        return mask
 
     def get_resident_masks(self) -> Tensor | None:
         if self.get_resident_inputs() is not None and self._masks is None:

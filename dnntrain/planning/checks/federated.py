@@ -47,9 +47,9 @@ def find_federated_refusals(config: LightConfig) -> Iterator[Refusal]:
                 f"leave parallel.{option} out",
             )
     yield from config.federated.find_option_refusals()
-    if config.data.pipeline == "streaming":
+    if config.data.pipeline in ("streaming", "cached"):
         yield Refusal(
-            f"{name} does not support data.pipeline=streaming, because each client would need reading processes of its own",
+            f"{name} does not support data.pipeline={config.data.pipeline}, because each client would need reading processes of its own",
             "use data.pipeline=resident",
         )
 

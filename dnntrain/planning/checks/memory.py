@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
+from dnntrain.input.decoded_cache import can_share
 from dnntrain.input.shared_memory import check_shared_memory
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.planning.plan import DataFacts, Memory
 from dnntrain.utils.explain_error import explain_lack_of_resources
-from dnntrain.utils.hardware import Hardware, probe_hardware, read_memory_bytes
+from dnntrain.utils.hardware import Hardware, probe_hardware
+from dnntrain.utils.memory_size import read_memory_bytes
 from dnntrain.utils.units import format_bytes, format_count
+
+#: Decoded examples of all ranks of a machine may take this share of its memory, unless `data.pipeline=cached`.
+_CACHE_SHARE = 0.125
 
 _HINT = "use a smaller model; with several devices, parallel=fsdp shards the weights"
 
@@ -80,6 +86,30 @@ def check_reader_memory(config: RunConfig, data: DataFacts, micro_batch_size: in
     evaluated = min(config.eval.batch_size, max(data.val, data.test)) if data.is_read_again else 0
     batch_bytes = (micro_batch_size + evaluated) * math.prod(data.spec.inputs.shape)
     check_shared_memory(batch_bytes, choose_worker_count(config.data.num_workers, ranks), sharing_ranks)
+
+
+def keeps_decoded(config: RunConfig, data: DataFacts, ranks: int) -> bool:
+    """Return whether the reading processes of a rank keep what they decode.
+
+    With `data.pipeline=auto` the ranks of a machine may keep as much as an eighth of its memory. Raises
+    ConfigError if `cached` is set and impossible.
+    """
+    pipeline = config.data.pipeline
+    if reason := _find_reason_not_to_keep(config, data):
+        if pipeline == "cached":
+            raise ConfigError(f"data.pipeline=cached is not possible: {reason}", "use data.pipeline=auto")
+        return False
+    sharing_ranks = max(1, ranks // max(config.launch.nodes, 1))
+    cached_bytes = sharing_ranks * replace(data, cached=True).cached_bytes
+    return pipeline == "cached" or (pipeline == "auto" and cached_bytes <= read_memory_bytes() * _CACHE_SHARE)
+
+
+def _find_reason_not_to_keep(config: RunConfig, data: DataFacts) -> str:
+    if not data.is_read_again:
+        return f"{data.name} is in memory already"
+    if config.data.varies_images:
+        return "training images are read differently in every epoch"
+    return "" if can_share() else "this system does not fork processes"
 
 
 def _name_model(config: RunConfig) -> str:

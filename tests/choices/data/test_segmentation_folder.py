@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,15 @@ def test_the_digest_sees_a_change_that_keeps_the_size(tmp_path: Path) -> None:
     after = describe_files(files, tmp_path)
     assert before[:2] == after[:2] == ["a.png:2", "b.png:2"]
     assert before != after
+
+
+def test_kept_masks_are_those_of_the_files(root: Path) -> None:
+    source = get_source(options(root, pipeline="cached"))
+    expected = [(source.read(index), source.read_mask(index)) for index in range(len(source))]
+    source.keep_read()
+    for _ in range(2):
+        for index, (image, mask) in enumerate(expected):
+            assert torch.equal(source.read(index), image)
+            assert torch.equal(source.read_mask(index), mask)
+        shutil.rmtree(root / "images", ignore_errors=True)
+        shutil.rmtree(root / "masks", ignore_errors=True)

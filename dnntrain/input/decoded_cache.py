@@ -1,0 +1,92 @@
+"""Keep decoded inputs in memory that a process shares with the reading processes that it starts."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from dnntrain.errors import DataError
+from dnntrain.input.read_threads import map_in_threads
+from dnntrain.utils.memory_size import is_memory_scarce
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dnntrain.input.source import Source
+    from dnntrain.utils.rng import Index
+
+
+#: Inputs after which a process looks again how much memory is available.
+_PUTS_PER_LOOK = 64
+
+
+@runtime_checkable
+class CachingSource(Protocol):
+    """A source that can keep what it decodes."""
+
+    def keep_read(self) -> None:
+        """Keep from now on what `read` decodes, also what forked processes decode."""
+        ...
+
+
+class DecodedCache:
+    """Decoded inputs of `shape` [height, width, channels] by number, each kept once it is put.
+
+    The memory belongs to this process and to those that it forks; the system frees it when the last of
+    them ends. Pages that were never written take no memory. Two processes that decode the same input
+    write the same bytes. When the memory of the machine becomes scarce, nothing more is kept.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
+        size = math.prod(shape)
+        memory = np.frombuffer(mmap.mmap(-1, max(1, count * (size + 1))), np.uint8)
+        self._inputs = memory[: count * size].reshape(count, *shape)
+        self._is_present = memory[count * size : count * (size + 1)]
+        self._puts = 0
+        self._is_full = False
+
+    def get(self, index: int) -> Tensor | None:
+        """Return a copy of an input, uint8 [channels, height, width]; None if it is not kept yet."""
+        import torch
+
+        if not self._is_present[index]:
+            return None
+        return torch.from_numpy(self._inputs[index].copy()).permute(2, 0, 1)
+
+    def put(self, index: int, values: Tensor) -> None:
+        """Keep an input, uint8 [channels, height, width], unless memory is scarce."""
+        if self._puts % _PUTS_PER_LOOK == 0:
+            self._is_full = is_memory_scarce()
+        self._puts += 1
+        if self._is_full:
+            return
+        self._inputs[index] = values.permute(1, 2, 0).numpy()
+        self._is_present[index] = 1
+
+
+def can_share() -> bool:
+    """Return whether reading processes share memory with this one: where they are forked."""
+    return hasattr(os, "fork")
+
+
+def read_ahead_of_use(source: Source, indices: Index, seconds: float) -> None:
+    """Read the examples `indices` of a source that keeps them, for at most about `seconds`.
+
+    A measurement of steps then sees those of later epochs. Unreadable examples are left to the reader.
+    """
+    if isinstance(source, CachingSource):
+        deadline = time.perf_counter() + seconds
+
+        def read(index: int) -> None:
+            if time.perf_counter() < deadline:
+                with suppress(DataError):
+                    source.read(index)
+
+        for _ in map_in_threads(read, indices.tolist()):
+            pass
