@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from dnntrain.errors import DataError
+from dnntrain.input.masks import MaskSource
 from dnntrain.input.read_threads import map_in_threads
 from dnntrain.utils.memory_size import is_memory_scarce
 
@@ -28,10 +29,17 @@ _PUTS_PER_LOOK = 64
 
 @runtime_checkable
 class CachingSource(Protocol):
-    """A source that can keep what it decodes."""
+    """A source that can keep what it decodes; it does so if `keeps_read`."""
+
+    @property
+    def keeps_read(self) -> bool: ...
 
     def keep_read(self) -> None:
         """Keep from now on what `read` decodes, also what forked processes decode."""
+        ...
+
+    def has_kept(self, indices: Index) -> bool:
+        """Return whether all examples `indices` are kept."""
         ...
 
 
@@ -59,6 +67,16 @@ class DecodedCache:
             return None
         return torch.from_numpy(self._inputs[index].copy()).permute(2, 0, 1)
 
+    def has(self, indices: Index) -> bool:
+        """Return whether all inputs `indices` are kept."""
+        return bool(self._is_present[indices].all())
+
+    def get_all(self) -> Tensor | None:
+        """Return all inputs in the memory of this cache, uint8 [count, channels, height, width]; None if one is missing."""
+        import torch
+
+        return torch.from_numpy(self._inputs).permute(0, 3, 1, 2) if self._is_present.all() else None
+
     def put(self, index: int, values: Tensor) -> None:
         """Keep an input, uint8 [channels, height, width], unless memory is scarce."""
         if self._puts % _PUTS_PER_LOOK == 0:
@@ -75,18 +93,20 @@ def can_share() -> bool:
     return hasattr(os, "fork")
 
 
-def read_ahead_of_use(source: Source, indices: Index, seconds: float) -> None:
-    """Read the examples `indices` of a source that keeps them, for at most about `seconds`.
+def read_kept_examples(source: Source, seconds: float = math.inf) -> None:
+    """Read all examples of a source that keeps them, for at most about `seconds`.
 
-    A measurement of steps then sees those of later epochs. Unreadable examples are left to the reader.
+    Unreadable examples are left to the reader.
     """
-    if isinstance(source, CachingSource):
+    if isinstance(source, CachingSource) and source.keeps_read:
         deadline = time.perf_counter() + seconds
 
         def read(index: int) -> None:
             if time.perf_counter() < deadline:
                 with suppress(DataError):
                     source.read(index)
+                    if isinstance(source, MaskSource):
+                        source.read_mask(index)
 
-        for _ in map_in_threads(read, indices.tolist()):
+        for _ in map_in_threads(read, range(len(source))):
             pass

@@ -16,7 +16,7 @@ from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.resize import place_random_crop
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols.image_reading import ImageReading
-from dnntrain.utils.rng import Key
+from dnntrain.utils.rng import Index, Key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,17 +68,26 @@ class FileSource:
         """Return what `read` returns, from the file."""
         return decode_image(self.paths[index], self.channels, self.size, self.reading)
 
+    @property
+    def keeps_read(self) -> bool:
+        return self._cache is not None
+
     def keep_read(self) -> None:
         if self._cache is None:
             self._cache = DecodedCache(len(self), (*self.size, self.channels))
 
+    def has_kept(self, indices: Index) -> bool:
+        return self._cache is not None and self._cache.has(indices)
+
     def get_resident_inputs(self) -> Tensor | None:
-        """Return all images as channels-last bytes, or None.
+        """Return all images as channels-last bytes, or None; those that reading processes kept, once all are there.
 
         Skipped images are black and listed in `failures`.
         """
-        if self._keep_decoded and self._images is None:
+        if self._images is None and self._keep_decoded:
             self._images = self._decode_all()
+        if self._images is None and self._cache is not None:
+            self._images = self._cache.get_all()
         return self._images
 
     def describe(self, index: int) -> str:

@@ -10,8 +10,9 @@ import torch
 
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation
+from dnntrain.input.decoded_cache import CachingSource, read_kept_examples
 from dnntrain.input.normalize import make_normalizer
-from dnntrain.input.resident import ResidentPipeline, make_gatherer
+from dnntrain.input.resident import ResidentPipeline, is_on_device, make_gatherer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
 from dnntrain.input.source import DataSet, Source
 from dnntrain.protocols import (
@@ -110,13 +111,27 @@ def build_pipeline(
     )
     schedules, source = BatchSchedules(schedule, timetable), dataset.train
     normalize = make_normalizer(dataset.inputs, device, channels_last)
-    if is_resident(options, source, device):
+
+    def make_resident() -> ResidentPipeline:
         gather = make_gatherer(source, normalize, device, augmentation, image_transforms, mask_transforms)
         return ResidentPipeline(source, schedules, gather, transforms)
+
+    if is_resident(options, source, device):
+        return make_resident()
+    from dnntrain.input.cached import CachedPipeline
     from dnntrain.input.streaming import StreamingPipeline
 
     reader = _make_training_reader(options, source, indices, seed, augmentation, image_transforms, mask_transforms)
-    return StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
+    streaming = StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
+    if not isinstance(source, CachingSource) or not source.keeps_read:
+        return streaming
+
+    def make_resident_if_kept() -> ResidentPipeline | None:
+        if isinstance(source, CachingSource) and source.has_kept(indices):
+            read_kept_examples(source)  # the validation reads the others soon
+        return make_resident() if _can_gather(options, source, device) else None
+
+    return CachedPipeline(streaming, make_resident_if_kept)
 
 
 def _make_training_reader(
@@ -156,7 +171,7 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
 
     Raises DataError if `resident` is set and impossible.
     """
-    if options.pipeline in ("streaming", "cached"):
+    if options.pipeline == "streaming":
         return False
     inputs = source.get_resident_inputs()
     if inputs is None:
@@ -166,7 +181,16 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
                 "use data.pipeline=streaming, or data.random_resized_crop=false",
             )
         return False
-    if options.pipeline == "resident" or inputs.ndim <= 2 or not device.startswith("cuda"):
+    return _can_gather(options, source, device)
+
+
+def _can_gather(options: DataChoice, source: Source, device: str) -> bool:
+    """Return whether all inputs are in memory, and `device` has twice the room for images unless they must be there."""
+    inputs = source.get_resident_inputs()
+    if inputs is None:
+        return False
+    is_bound = options.pipeline == "resident" or inputs.ndim <= 2
+    if is_bound or not device.startswith("cuda") or is_on_device(source, device):
         return True
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return inputs.nbytes * 2 < free_bytes
@@ -191,7 +215,7 @@ def read_evaluation_batches(
     normalize = make_normalizer(dataset.inputs, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
     position_chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-    if source.get_resident_inputs() is None:
+    if not _can_gather(options, source, device):
         from dnntrain.input.streaming import stream_batches
 
         yield from stream_batches(options, source, indices, position_chunks, normalize, device, world.size)

@@ -51,6 +51,11 @@ def get_device_inputs(source: Source, device: str) -> Tensor:
     return copies[device]
 
 
+def is_on_device(source: Source, device: str) -> bool:
+    """Return whether `get_device_inputs` made its copy already."""
+    return device in _DEVICE_COPIES.get(source, {})
+
+
 class GatherExamples(Protocol):
     """Gathers examples by number. `row_bytes` are the bytes of a prepared example."""
 

@@ -97,7 +97,7 @@ class StreamingPipeline:
                 self._batch_bytes,
                 grace_s=self._grace_s,
             )
-        epoch, batch = self._schedules.timetable.locate_step(step)
+        epoch, batch = self.locate_step(step)
         schedule = self._schedules.get_schedule(epoch, step)
         try:
             micro_batches = [self._make_batch(next(self._replies)) for _ in schedule.get_step_ranges(batch)]
@@ -108,6 +108,10 @@ class StreamingPipeline:
         self._last_batch = StepBatch(micro_batches, schedule.count_examples(batch), schedule.count_micro_batches(batch))
         self._next = step + 1
         return self._last_batch
+
+    def locate_step(self, step: int) -> tuple[int, int]:
+        """Return the epoch of a step, and its number within the epoch."""
+        return self._schedules.timetable.locate_step(step)
 
     def get_skipped_examples(self) -> dict[str, str]:
         source = self._reader.source

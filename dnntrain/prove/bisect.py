@@ -84,9 +84,8 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
     say(f"in {folder}")
 
     def judge(items: tuple[Change, ...]) -> Verdict:
-        name = make_identity(change.text for change in items)
-        comparison = make_comparison(base, items, folder / name, folder / "good")
-        for place in (comparison.folder, folder / "good"):
+        comparison = make_comparison(base, items, folder)
+        for place in filter(None, (comparison.folder, comparison.first_folder)):
             make_folder(place)
         differences: list[float] = []
         verdict = judge_differences(differences, rules)
@@ -105,14 +104,15 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
     return result
 
 
-def make_comparison(base: dict[str, Any], changes: Sequence[Change], folder: Path, first_folder: Path) -> Comparison:
+def make_comparison(base: dict[str, Any], changes: Sequence[Change], root: Path) -> Comparison:
     """Return the comparison of the configuration `base` with the same after `changes`.
 
-    The runs of `base` are in `first_folder`, which several comparisons share.
+    The folders in `root` are named by their configurations. All comparisons share the runs of `base`.
     """
     words = make_words(base, changes)
     changed = compose(words, saved=base, quiet=True)
-    return Comparison((), ((), words), (base, changed), folder, saved=base, first_folder=first_folder)
+    first, second = (make_identity([compute_digest({**config, "run_dir": None})]) for config in (base, changed))
+    return Comparison((), ((), words), (base, changed), root / second, saved=base, first_folder=root / f"good-{first}")
 
 
 def find_culprits(changes: Sequence[Change], judge: Judge) -> BisectResult:

@@ -34,14 +34,14 @@ def agree(number: float) -> int:
     return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
 
 
-def read_kept_examples(session: Session) -> None:
+def read_later_epochs(session: Session) -> None:
     """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured."""
-    from dnntrain.input.decoded_cache import read_ahead_of_use
+    from dnntrain.input.decoded_cache import read_kept_examples
 
     plan = session.plan
     is_longer_than_an_epoch = not plan.total_steps or plan.total_steps > plan.steps_per_epoch
     if plan.data.cached and is_longer_than_an_epoch:
-        read_ahead_of_use(session.data.dataset.train, session.data.train, _READING_S)
+        read_kept_examples(session.data.dataset.train, _READING_S)
 
 
 def make_first_steps(run: Callable[[int], float], most: int, fewest: int = FEWEST_FIRST_STEPS) -> list[float]:

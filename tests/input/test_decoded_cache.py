@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from data_files import assert_same, epoch_of, pipeline, write_images
@@ -17,7 +18,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
 from dnntrain.input.augment import Augmentation
-from dnntrain.input.decoded_cache import DecodedCache, read_ahead_of_use
+from dnntrain.input.decoded_cache import DecodedCache, read_kept_examples
 from dnntrain.run.session import open_session
 from dnntrain.utils import memory_size
 from dnntrain.utils.memory_size import is_memory_scarce, list_limit_files, read_memory_bytes
@@ -36,10 +37,49 @@ def test_later_epochs_have_the_batches_of_streaming_and_read_no_file(tmp_path: P
     expected = [epoch_of(pipeline(streaming.build(), streaming, augmentation=flips), epoch) for epoch in (0, 1)]
     dataset = cached.build()
     dataset.train.keep_read()
-    assert_same(epoch_of(pipeline(dataset, cached, augmentation=flips), 0), expected[0])
+    whole = pipeline(dataset, cached, augmentation=flips)
+    assert whole.name == "cached"
+    assert_same(epoch_of(whole, 0), expected[0])
     shutil.rmtree(tmp_path / "cat")
     shutil.rmtree(tmp_path / "dog")
     assert_same(epoch_of(pipeline(dataset, cached, augmentation=flips), 1), expected[1])
+
+
+def test_a_pipeline_streams_until_all_is_kept(tmp_path: Path) -> None:
+    write_images(tmp_path, count=20)
+    knobs = make_options(tmp_path, "cached", workers=1)
+    dataset = knobs.build()
+    dataset.train.keep_read()
+    feed = pipeline(dataset, knobs, batch_size=8, micro_batch_size=8)
+    steps = feed.steps_per_epoch
+    other = make_options(tmp_path, "streaming")
+    streaming = pipeline(other.build(), other, batch_size=8, micro_batch_size=8)
+    inner = []
+    for step in range(2 * steps):
+        left, right = feed.take(step), streaming.take(step)
+        assert_same(left.micro_batches, right.micro_batches)
+        inner.append(feed._pipeline.name)
+    assert inner == ["streaming"] * steps + ["resident"] * steps
+    assert multiprocessing.active_children() == []
+    streaming.close()
+    feed.close()
+
+
+def test_unreadable_images_are_skipped_in_each_epoch(tmp_path: Path) -> None:
+    damaged = write_images(tmp_path, count=100, size=8)[7]
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    found = []
+    for name in ("streaming", "cached"):
+        knobs = replace(make_options(tmp_path, name), on_error="skip")
+        dataset = knobs.build()
+        if name == "cached":
+            dataset.train.keep_read()
+        feed = pipeline(dataset, knobs)
+        batches = [batch for step in range(2 * feed.steps_per_epoch) for batch in feed.take(step).micro_batches]
+        found.append(([batch.index.tolist() for batch in batches], feed.get_skipped_examples()))
+        feed.close()
+    assert found[0] == found[1]
+    assert set(found[0][1]) <= {str(damaged)}
 
 
 def test_what_is_read_ahead_needs_no_file(tmp_path: Path) -> None:
@@ -47,9 +87,9 @@ def test_what_is_read_ahead_needs_no_file(tmp_path: Path) -> None:
     source = make_options(tmp_path, "cached").build().train
     expected = [source.read(index) for index in range(len(source))]
     source.keep_read()
-    read_ahead_of_use(source, np.arange(len(source)), 0.0)
+    read_kept_examples(source, 0.0)
     assert not source._cache._is_present.any()
-    read_ahead_of_use(source, np.arange(len(source)), 60.0)
+    read_kept_examples(source, 60.0)
     shutil.rmtree(tmp_path / "cat")
     shutil.rmtree(tmp_path / "dog")
     assert all(torch.equal(source.read(index), image) for index, image in enumerate(expected))

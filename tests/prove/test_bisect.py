@@ -141,7 +141,12 @@ def test_pairs_are_trained_from_the_saved_configuration(tmp_path: Path, monkeypa
     result = bisect_runs(good, bad, ProveOptions(max_pairs=5, alpha=0.3), tmp_path / "folder", lambda text: None)
     (culprit,) = result.culprits
     assert culprit.text == "optim.lr=3e-05"
-    assert {folder.parent.name for folder in trials if folder.name.endswith("-a")} == {"good"}
+    (shared,) = {folder.parent for folder in trials if folder.name.endswith("-a")}
+    assert shared.name.startswith("good-")
+    trials.clear()
+    other = save(tmp_path / "other", "model=mlp", "train.batch_size=16")
+    bisect_runs(other, bad, ProveOptions(max_pairs=5, alpha=0.3), tmp_path / "folder", lambda text: None)
+    assert not any(folder.parent == shared for folder in trials)
     assert (tmp_path / "folder" / "bisect.json").is_file()
     with pytest.raises(ConfigError, match="have the same settings"):
         bisect_runs(good, good, ProveOptions(), None, lambda text: None)

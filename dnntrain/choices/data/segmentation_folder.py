@@ -141,7 +141,14 @@ class MaskFileSource(FileSource):
             self._mask_cache.put(index, mask[None])
         return mask
 
+    def get_resident_inputs(self) -> Tensor | None:
+        is_missing = self._mask_cache is not None and self._mask_cache.get_all() is None
+        return None if is_missing else super().get_resident_inputs()
+
     def get_resident_masks(self) -> Tensor | None:
+        if self._mask_cache is not None:
+            masks = self._mask_cache.get_all()
+            return None if masks is None else masks[:, 0]
         if self.get_resident_inputs() is not None and self._masks is None:
             import torch
 

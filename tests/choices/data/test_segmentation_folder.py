@@ -13,6 +13,7 @@ from PIL import Image
 
 from dnntrain.choices.data._class_folders import describe_files
 from dnntrain.choices.data.segmentation_folder import MaskFileSource, SegmentationFolder
+from dnntrain.input.decoded_cache import read_kept_examples
 from dnntrain.protocols import TargetKind
 
 STEP = 40
@@ -168,6 +169,13 @@ def test_kept_masks_are_those_of_the_files(root: Path) -> None:
     source = get_source(options(root, pipeline="cached"))
     expected = [(source.read(index), source.read_mask(index)) for index in range(len(source))]
     source.keep_read()
+    assert source.get_resident_inputs() is None
+    read_kept_examples(source)
+    inputs, masks = source.get_resident_inputs(), source.get_resident_masks()
+    assert inputs is not None
+    assert masks is not None
+    assert torch.equal(inputs, torch.stack([image for image, _ in expected]))
+    assert torch.equal(masks, torch.stack([mask for _, mask in expected]))
     for _ in range(2):
         for index, (image, mask) in enumerate(expected):
             assert torch.equal(source.read(index), image)
