@@ -32,6 +32,7 @@ def main() -> None:
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory() as folder:
         measure_start(Path(folder), arguments.queued)
+        measure_queue(Path(folder), arguments.queued)
         measure_trials(Path(folder), arguments.trials, arguments.duration)
 
 
@@ -45,6 +46,37 @@ def measure_start(folder: Path, count: int) -> None:
         for launch in ("launch=local", "launch=slurm"):
             seconds = min(run(folder / "queued", *words, launch, "--dry-run")[0] for _ in range(3))
             print(f"{name} with {launch}: start and status in {seconds:.2f} s")
+
+
+def measure_queue(folder: Path, count: int) -> None:
+    """Print the time until the first job is submitted, and that of the same command again, which shows the status.
+
+    Two scripts stand in for Slurm's commands: their own time is not measured here.
+    """
+    tools = folder / "tools"
+    tools.mkdir()
+    write_tool(
+        tools / "sbatch",
+        f"test -e {tools}/first || date +%s.%N >{tools}/first; echo . >>{tools}/jobs; wc -l <{tools}/jobs",
+    )
+    write_tool(tools / "squeue", f"seq 1 {count} | sed 's/$/ PENDING/'")
+    os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    rates = f"optim.lr=range(0.001,{0.001 * (count // 5) + 0.0005:.4f},0.001)"
+    words = (rates, "seed=1,2,3,4,5", "launch=slurm")
+    started = time.time()
+    seconds, rows = run(folder / "submitted", *words)
+    first_s = float((tools / "first").read_text()) - started
+    status_s = min(run(folder / "submitted", *words)[0] for _ in range(3))
+    assert len(rows) == count == len((tools / "jobs").read_text().split())
+    print(
+        f"{count} jobs: the first is submitted after {first_s:.2f} s, all after {seconds:.2f} s; status in {status_s:.2f} s"
+    )
+
+
+def write_tool(path: Path, text: str) -> None:
+    """Write a shell script that can be called."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 def measure_trials(folder: Path, count: int, duration: str) -> None:
