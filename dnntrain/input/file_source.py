@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from dnntrain.errors import DataError
 from dnntrain.input.decode import decode_image, read_image
-from dnntrain.input.decoded_cache import DecodedCache
+from dnntrain.input.decoded_cache import DecodedCache, OpenMemory
 from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.resize import place_random_crop
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Index, Key
+from dnntrain.utils.zero_pages import open_private_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,9 +73,9 @@ class FileSource:
     def keeps_read(self) -> bool:
         return self._cache is not None
 
-    def keep_read(self) -> None:
+    def keep_read(self, open_memory: OpenMemory = open_private_memory) -> None:
         if self._cache is None:
-            self._cache = DecodedCache(len(self), (*self.size, self.channels))
+            self._cache = DecodedCache(len(self), (*self.size, self.channels), open_memory)
 
     def has_kept(self, indices: Index) -> bool:
         return self._cache is not None and self._cache.has(indices)

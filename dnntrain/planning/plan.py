@@ -79,7 +79,7 @@ class DataFacts:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of the training and validation examples in the memory of a rank after the first epoch; 0 if not cached."""
+        """Bytes of the training and validation examples that the ranks of a machine keep; 0 if not cached."""
         return (self.train + self.val) * self.example_bytes if self.cached else 0
 
     @property

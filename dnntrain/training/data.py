@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 
 from dnntrain.config.run_config import RunConfig
+from dnntrain.distributed.collectives import reduce_any
+from dnntrain.distributed.local_memory import open_local_memory
 from dnntrain.input.augment import Augmentation
 from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.joint import JointPipeline
@@ -33,8 +36,6 @@ def build_training_pipeline(
     """Return the batches of the rank `world` among the ranks that share a batch; those of clients if there are any."""
     if hooks.federation is not None:
         return ClientBatches(config, plan, data, hooks, hooks.federation, device)
-    if plan.data.cached and isinstance(data.dataset.train, CachingSource):
-        data.dataset.train.keep_read()
     joint_transforms = [transform for transform in hooks.batch_transforms if transform.is_joint]
     pipeline = build_pipeline(
         config.data,
@@ -60,6 +61,15 @@ def build_training_pipeline(
         if joint_transforms
         else pipeline
     )
+
+
+def keep_read_examples(plan: Plan, source: Source, world: World, device: str) -> None:
+    """Let a source of files keep what it decodes, in memory that the ranks of a machine share, if all plans say so.
+
+    All ranks call it. The plans differ if only some machines have enough memory.
+    """
+    if isinstance(source, CachingSource) and not reduce_any(not plan.data.cached, device):
+        source.keep_read(partial(open_local_memory, world=world, device=device))
 
 
 def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch | None = None) -> Iterator[Batch]:

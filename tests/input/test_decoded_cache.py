@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from data_files import assert_same, epoch_of, pipeline, write_images
 from rank_pool import Pool
+from two_ranks_memory import kept_by_two_ranks
 
 from dnntrain.choices.data.image_folder import ImageFolder
 from dnntrain.config.compose import compose
@@ -185,6 +187,30 @@ def test_what_cannot_be_kept_is_refused(folder: Path, words: tuple[str, ...], re
     with pytest.raises(ConfigError, match=f"data.pipeline=cached is not possible: {reason}") as caught:
         open_session(config, World(), plan_only=True)
     assert "data.pipeline=auto" in caught.value.hint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["machines", "hidden", "other", "shared"])
+def test_ranks_of_a_machine_keep_together(kind: str, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_images(images, count=20)
+    first, second = kept_by_two_ranks(tmp_path, images, kind)
+    if kind == "shared":
+        assert first == second == list(range(len(first)))
+    else:
+        assert first == [2 * number for number in range(len(first))]
+        assert second == [2 * number + 1 for number in range(len(second))]
+        assert len(first) + len(second) > 20
+
+
+def test_without_memory_all_is_read_again(tmp_path: Path) -> None:
+    write_images(tmp_path, count=10)
+    source = make_options(tmp_path, "cached").build().train
+    source.keep_read(lambda size_bytes: None)
+    read_kept_examples(source)
+    assert source.get_resident_inputs() is None
+    assert not source.has_kept(np.arange(len(source)))
+    assert torch.equal(source.read(3), source.decode(3))
 
 
 TRAINED = (

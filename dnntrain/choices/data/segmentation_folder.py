@@ -17,13 +17,14 @@ from dnntrain.choices.data._mask_folders import Pairs, find_pairs
 from dnntrain.choices.data._roots import find_data_root
 from dnntrain.config.fields import NonNegativeInt
 from dnntrain.errors import DataError
-from dnntrain.input.decoded_cache import DecodedCache
+from dnntrain.input.decoded_cache import DecodedCache, OpenMemory
 from dnntrain.input.file_source import FileSource
 from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import TargetKind, TargetSpec
 from dnntrain.utils.rng import Key
+from dnntrain.utils.zero_pages import open_private_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,10 +126,10 @@ class MaskFileSource(FileSource):
         self._masks: Tensor | None = None
         self._mask_cache: DecodedCache | None = None
 
-    def keep_read(self) -> None:
-        super().keep_read()
+    def keep_read(self, open_memory: OpenMemory = open_private_memory) -> None:
+        super().keep_read(open_memory)
         if self._mask_cache is None:
-            self._mask_cache = DecodedCache(len(self), (*self.size, 1))
+            self._mask_cache = DecodedCache(len(self), (*self.size, 1), open_memory)
 
     def read_mask(self, index: int) -> Tensor:
         kept = None if self._mask_cache is None else self._mask_cache.get(index)

@@ -11,7 +11,6 @@ from torch import nn
 
 from dnntrain.config.run_config import RunConfig
 from dnntrain.errors import ConfigError
-from dnntrain.input.decoded_cache import can_share
 from dnntrain.input.shared_memory import check_shared_memory
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.planning.plan import DataFacts, Memory
@@ -19,6 +18,7 @@ from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.hardware import Hardware, probe_hardware
 from dnntrain.utils.memory_size import read_memory_bytes
 from dnntrain.utils.units import format_bytes, format_count
+from dnntrain.utils.zero_pages import can_share_between_ranks, can_share_with_forks
 
 #: Decoded examples of all ranks of a machine may take this share of its memory, unless `data.pipeline=cached`.
 _CACHE_SHARE = 0.125
@@ -89,18 +89,18 @@ def check_reader_memory(config: RunConfig, data: DataFacts, micro_batch_size: in
 
 
 def keeps_decoded(config: RunConfig, data: DataFacts, ranks: int) -> bool:
-    """Return whether the reading processes of a rank keep what they decode.
+    """Return whether reading processes keep what they decode.
 
-    With `data.pipeline=auto` the ranks of a machine may keep as much as an eighth of its memory. Raises
-    ConfigError if `cached` is set and impossible.
+    With `data.pipeline=auto` the ranks of a machine, which share what they keep on Linux, may keep as
+    much as an eighth of its memory. Raises ConfigError if `cached` is set and impossible.
     """
     pipeline = config.data.pipeline
     if reason := _find_reason_not_to_keep(config, data):
         if pipeline == "cached":
             raise ConfigError(f"data.pipeline=cached is not possible: {reason}", "use data.pipeline=auto")
         return False
-    sharing_ranks = max(1, ranks // max(config.launch.nodes, 1))
-    cached_bytes = sharing_ranks * replace(data, cached=True).cached_bytes
+    copies = 1 if can_share_between_ranks() else max(1, ranks // max(config.launch.nodes, 1))
+    cached_bytes = copies * replace(data, cached=True).cached_bytes
     return pipeline == "cached" or (pipeline == "auto" and cached_bytes <= read_memory_bytes() * _CACHE_SHARE)
 
 
@@ -109,7 +109,7 @@ def _find_reason_not_to_keep(config: RunConfig, data: DataFacts) -> str:
         return f"{data.name} is in memory already"
     if config.data.varies_images:
         return "training images are read differently in every epoch"
-    return "" if can_share() else "this system does not fork processes"
+    return "" if can_share_with_forks() else "this system does not fork processes"
 
 
 def _name_model(config: RunConfig) -> str:
