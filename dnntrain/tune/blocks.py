@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dnntrain.tune.speed_settings import is_read_once
+
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
 
@@ -38,9 +40,7 @@ def read_later_epochs(session: Session) -> None:
     """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured."""
     from dnntrain.input.decoded_cache import read_kept_examples
 
-    plan = session.plan
-    is_longer_than_an_epoch = not plan.total_steps or plan.total_steps > plan.steps_per_epoch
-    if plan.data.cached and is_longer_than_an_epoch:
+    if is_read_once(session):
         read_kept_examples(session.data.dataset.train, _READING_S)
 
 

@@ -10,7 +10,13 @@ from dnntrain.config.groups import LISTS
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
 from dnntrain.tune.roofline import bound_gain, compute_bound
-from dnntrain.tune.speed_settings import can_be_resident, count_readers, list_batch_sizes, list_speed_settings
+from dnntrain.tune.speed_settings import (
+    can_be_resident,
+    count_readers,
+    is_read_once,
+    list_batch_sizes,
+    list_speed_settings,
+)
 from dnntrain.tune.step_time import GAPS, StepTime
 from dnntrain.utils.hardware import count_cores
 
@@ -72,7 +78,7 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
 
 
 def _list_data_remedies(session: Session, bound: float) -> Iterator[Remedy]:
-    if session.plan.data.resident:
+    if is_read_once(session):
         return
     cores = count_cores()
     present = count_readers(session)

@@ -56,10 +56,17 @@ def list_memory_settings(session: Session, allow: SpeedGrade) -> list[SpeedSetti
     return select_allowed(settings, allow)
 
 
+def is_read_once(session: Session) -> bool:
+    """Return whether the steps of a run find their data in memory: all of them, or those after the first epoch."""
+    plan = session.plan
+    is_longer_than_an_epoch = not plan.total_steps or plan.total_steps > plan.steps_per_epoch
+    return plan.data.resident or (plan.data.cached and is_longer_than_an_epoch)
+
+
 def count_readers(session: Session) -> int:
     """Return the processes with which a rank of the run reads its data."""
     plan = session.plan
-    return 0 if plan.data.resident else choose_worker_count(session.config.data.num_workers, plan.ranks)
+    return 0 if is_read_once(session) else choose_worker_count(session.config.data.num_workers, plan.ranks)
 
 
 def can_be_resident(session: Session) -> bool:
@@ -67,7 +74,7 @@ def can_be_resident(session: Session) -> bool:
     data = session.plan.data
     size_bytes = (data.train + data.val + data.test) * math.prod(data.spec.inputs.shape)
     size_bytes *= data.spec.inputs.bytes_per_value
-    return not data.resident and size_bytes <= _RESIDENT_SHARE * session.hardware.memory_bytes
+    return not is_read_once(session) and size_bytes <= _RESIDENT_SHARE * session.hardware.memory_bytes
 
 
 def has_effect(word: str, words: Sequence[str]) -> bool:
@@ -86,7 +93,7 @@ def _list_choice_settings(session: Session) -> list[SpeedSetting]:
     """Return those that the choices of the run declare."""
     plan = session.plan
     is_float32 = plan.precision.torch_dtype is None
-    facts = SpeedFacts(count_cores(), plan.data.resident, is_float32, plan.ranks, count_readers(session))
+    facts = SpeedFacts(count_cores(), is_read_once(session), is_float32, plan.ranks, count_readers(session))
     return [
         setting for choice in session.config.name_choices().values() for setting in choice.list_speed_settings(facts)
     ]

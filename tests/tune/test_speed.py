@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_files import write_images
 from waiting_transform import make_waiting_words
 
 from dnntrain.cli.main import main
@@ -18,12 +19,13 @@ from dnntrain.config.decode import decode_config
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
+from dnntrain.training.data import keep_read_examples
 from dnntrain.tune import speed_settings
-from dnntrain.tune.blocks import compute_block_length
+from dnntrain.tune.blocks import compute_block_length, read_later_epochs
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
-from dnntrain.tune.speed_settings import list_speed_settings
+from dnntrain.tune.speed_settings import count_readers, list_speed_settings
 from dnntrain.tune.speed_worker import Ratio, TimedLine, compare_times, is_decided, open_line
 from dnntrain.utils.world import World
 
@@ -124,6 +126,22 @@ def test_only_settings_with_an_effect_are_tried(monkeypatch: pytest.MonkeyPatch)
         assert "train.batch_size" not in list_words(SpeedGrade.STATISTICAL, words)
     assert "train.channels_last" in list_words(SpeedGrade.ROUNDING, "model=small_cnn")
     assert "train.micro_batch_size" not in list_words(SpeedGrade.ROUNDING, "model=resnet20")  # batch norm
+
+
+@pytest.mark.slow
+def test_readers_matter_to_a_run_that_keeps_its_images_only_in_the_first_epoch(tmp_path: Path) -> None:
+    write_images(tmp_path, count=40)
+    words = ("data=image_folder", f"data.root={tmp_path}", "data.image_size=8", "data.pipeline=cached", "model=mlp")
+    for length, has_readers in (("1ep", True), ("2ep", False)):
+        line = (*words, "data.num_workers=1", "train.batch_size=16", f"train.duration={length}")
+        session = open_session(decode_config(compose(line, quiet=True)), World())
+        keys = {setting.key for setting in list_speed_settings(session, SpeedGrade.BITWISE)}
+        assert ("data.num_workers" in keys) == has_readers
+        assert ("data.pipeline" in keys) == has_readers
+        assert (count_readers(session) == 1) == has_readers
+        keep_read_examples(session.plan, session.data.dataset.train, World(), "cpu")
+        read_later_epochs(session)
+        assert (session.data.dataset.train.get_resident_inputs() is None) == has_readers
 
 
 def test_the_line_has_the_settings_that_were_kept() -> None:
