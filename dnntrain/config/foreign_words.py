@@ -87,7 +87,8 @@ folder datadir -> data=image_folder data.root={} | FOLDER
 val_split validation_split val_ratio val_fraction val_size valid_pct test_size split_ratio -> data.val_fraction={} | 0.1
 limit_train_batches max_train_samples fraction subset num_samples train_size -> train.max_examples={} | 1000
 max_eval_samples max_val_samples limit_val_batches limit_test_batches -> eval.max_examples={} | 1000
-cache cache_data in_memory -> data.pipeline=resident
+in_memory -> data.pipeline=resident
+cache cache_data cache_images -> data.pipeline=cached
 fast_dev_run dry_run smoke_test quick sanity -> debug=fast
 overfit_batches overfit -> debug=overfit
 ckpt_path resume_from_checkpoint resume_path restore -> resume={} | auto

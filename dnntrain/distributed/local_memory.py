@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dnntrain.distributed.collectives import gather_tensors
+from dnntrain.utils.shared_pages import can_share_between_ranks, open_forked_memory
 from dnntrain.utils.world import World
-from dnntrain.utils.zero_pages import can_share_between_ranks, open_private_memory
 
 #: Bytes after the shared ones by which a rank knows that it has opened the right memory.
 _TOKEN = struct.Struct("<2q")
@@ -26,7 +26,7 @@ def open_local_memory(size_bytes: int, world: World, device: str) -> mmap.mmap |
     its own, gets memory of its own. The system frees the memory when the last of the processes ends.
     """
     if world.size == 1 or not can_share_between_ranks():
-        return open_private_memory(size_bytes)
+        return open_forked_memory(size_bytes)
     token = struct.unpack("<2q", secrets.token_bytes(_TOKEN.size))
     descriptor, memory = -1, None
     if world.local_rank == 0:
@@ -39,7 +39,7 @@ def open_local_memory(size_bytes: int, world: World, device: str) -> mmap.mmap |
     gather_tensors(torch.zeros(1), device)  # the file has a name only until its first rank closes it
     if descriptor >= 0:
         os.close(descriptor)
-    return memory if memory is not None else open_private_memory(size_bytes)
+    return memory if memory is not None else open_forked_memory(size_bytes)
 
 
 def _make_file(size_bytes: int, token: tuple[int, ...]) -> tuple[int, mmap.mmap | None]:

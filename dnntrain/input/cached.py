@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from dnntrain.input.resident import ResidentPipeline
 from dnntrain.input.streaming import StreamingPipeline
@@ -12,8 +13,11 @@ from dnntrain.protocols import PhaseMarker, StepBatch
 class CachedPipeline:
     """Passes on the batches of `streaming`; from the start of an epoch on those of another pipeline, if there is one.
 
-    `make_resident` returns a pipeline of the same batches once all examples are kept, else None. The
-    worker processes then end: without reading and decoding, one process is faster than the transfer.
+    `make_resident` returns a pipeline of the same batches once all training examples are kept, else
+    None. The worker processes then end: without reading and decoding, one process is faster than the
+    transfer. Which steps have which pipeline differs between a run and its resumed parts, so each batch
+    lies in memory of its own, as in the streaming pipeline: kernels may sum in another order where the
+    memory begins elsewhere.
     """
 
     name = "cached"
@@ -32,7 +36,12 @@ class CachedPipeline:
             if epoch != self._epoch:
                 self._epoch = epoch
                 self._leave_streaming()
-        return self._pipeline.take(step)
+        batch = self._pipeline.take(step)
+        if isinstance(self._pipeline, StreamingPipeline):
+            return batch
+        return batch._replace(
+            micro_batches=[replace(micro, inputs=micro.inputs.clone()) for micro in batch.micro_batches]
+        )
 
     def get_skipped_examples(self) -> dict[str, str]:
         return self._pipeline.get_skipped_examples()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from dnntrain.errors import DataError
 from dnntrain.input.masks import MaskSource
 from dnntrain.input.read_threads import map_in_threads
 from dnntrain.utils.memory_size import is_memory_scarce
-from dnntrain.utils.zero_pages import open_private_memory
+from dnntrain.utils.shared_pages import open_forked_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,96 +24,116 @@ if TYPE_CHECKING:
     from dnntrain.input.source import Source
     from dnntrain.utils.rng import Index
 
-
 #: Returns zeros of so many bytes, which several processes share; None if there is no room.
 OpenMemory = Callable[[int], mmap.mmap | None]
 
 #: Inputs after which a process looks again how much memory is available.
-_PUTS_PER_LOOK = 64
+_PUTS_PER_LOOK = 128
+
+_FENCE = threading.Lock()
 
 
 @runtime_checkable
 class CachingSource(Protocol):
-    """A source that can keep what it decodes; it does so if `keeps_read`."""
+    """A source that keeps what it decodes once its cache is open."""
 
     @property
-    def keeps_read(self) -> bool: ...
+    def has_cache(self) -> bool: ...
 
-    def keep_read(self, open_memory: OpenMemory = open_private_memory) -> None:
+    def open_cache(self, open_memory: OpenMemory = open_forked_memory) -> None:
         """Keep from now on what `read` decodes, also what other processes of the same memory decode.
 
         The first call opens the memory, and later ones do nothing.
         """
         ...
 
-    def has_kept(self, indices: Index) -> bool:
-        """Return whether all examples `indices` are kept."""
+    def has_cached(self, indices: Index) -> bool:
+        """Return whether all examples `indices` are kept, less those that this process knows to be unreadable."""
+        ...
+
+    def get_cached_inputs(self) -> Tensor:
+        """Return the inputs in the cache, uint8 [count, channels, height, width]: zeros for those not kept."""
         ...
 
 
 class DecodedCache:
     """Decoded inputs of `shape` [height, width, channels] by number, each kept once it is put.
 
-    The memory from `open_memory` belongs to several processes. Pages that were never written take no
-    memory. Two processes that decode the same input write the same bytes. When the memory of the
-    machine becomes scarce, or if there is none, nothing more is kept.
+    The memory from `open_memory` belongs to several processes. Inputs that are never put take no
+    memory. Two processes that decode the same input write the same bytes. While the memory of the
+    machine is scarce, or if there is none, nothing more is kept.
     """
 
-    def __init__(self, count: int, shape: tuple[int, int, int], open_memory: OpenMemory = open_private_memory) -> None:
+    def __init__(self, count: int, shape: tuple[int, int, int], open_memory: OpenMemory = open_forked_memory) -> None:
         size = math.prod(shape)
         memory = open_memory(count * (size + 1))
-        self._has_memory = memory is not None
+        self.has_memory = memory is not None
         values = np.zeros(0, np.uint8) if memory is None else np.frombuffer(memory, np.uint8, count * (size + 1))
         self._inputs = values[: count * size].reshape(-1, *shape)
         self._is_present = values[count * size :]
         self._puts = 0
-        self._is_full = not self._has_memory
+        self._is_scarce = False
 
     def get(self, index: int) -> Tensor | None:
         """Return a copy of an input, uint8 [channels, height, width]; None if it is not kept yet."""
         import torch
 
-        if not self._has_memory or not self._is_present[index]:
+        if not self.has_memory or not self._is_present[index]:
             return None
+        _order_accesses()
         return torch.from_numpy(self._inputs[index].copy()).permute(2, 0, 1)
 
     def has(self, indices: Index) -> bool:
         """Return whether all inputs `indices` are kept."""
-        return self._has_memory and bool(self._is_present[indices].all())
+        return self.has_memory and bool(self._is_present[indices].all())
 
-    def get_all(self) -> Tensor | None:
-        """Return all inputs in the memory of this cache, uint8 [count, channels, height, width]; None if one is missing."""
+    def get_all(self) -> Tensor:
+        """Return the memory of all inputs, uint8 [count, channels, height, width]: zeros for those not kept."""
         import torch
 
-        return (
-            torch.from_numpy(self._inputs).permute(0, 3, 1, 2) if self._has_memory and self._is_present.all() else None
-        )
+        _order_accesses()
+        return torch.from_numpy(self._inputs).permute(0, 3, 1, 2)
 
     def put(self, index: int, values: Tensor) -> None:
         """Keep an input, uint8 [channels, height, width], unless memory is scarce."""
-        if self._puts % _PUTS_PER_LOOK == 0 and self._has_memory:
-            self._is_full = is_memory_scarce()
-        self._puts += 1
-        if self._is_full:
+        if not self.has_memory:
             return
-        self._inputs[index] = values.permute(1, 2, 0).numpy()
-        self._is_present[index] = 1
+        if self._puts % _PUTS_PER_LOOK == 0:
+            self._is_scarce = is_memory_scarce()
+        self._puts += 1
+        if not self._is_scarce:
+            self._inputs[index] = values.permute(1, 2, 0).numpy()
+            _order_accesses()
+            self._is_present[index] = 1
 
 
-def read_kept_examples(source: Source, seconds: float = math.inf) -> None:
-    """Read all examples of a source that keeps them, for at most about `seconds`.
+def fill_cache(source: Source, indices: Index, seconds: float = math.inf) -> None:
+    """Read the examples `indices` that the cache of a source lacks, for at most about `seconds`.
 
-    Unreadable examples are left to the reader.
+    Unreadable examples are left to the reader. Does nothing for a source without a cache.
     """
-    if isinstance(source, CachingSource) and source.keeps_read:
-        deadline = time.perf_counter() + seconds
+    if not isinstance(source, CachingSource) or not source.has_cache:
+        return
+    deadline = time.perf_counter() + seconds
 
-        def read(index: int) -> None:
-            if time.perf_counter() < deadline:
-                with suppress(DataError):
-                    source.read(index)
-                    if isinstance(source, MaskSource):
-                        source.read_mask(index)
+    def read(index: int) -> None:
+        if time.perf_counter() < deadline and not source.has_cached(np.array([index])):
+            with suppress(DataError):
+                source.read(index)
+                if isinstance(source, MaskSource):
+                    source.read_mask(index)
 
-        for _ in map_in_threads(read, range(len(source))):
-            pass
+    for _ in map_in_threads(read, indices.tolist()):
+        pass
+
+
+def _order_accesses() -> None:
+    """Let no access to memory pass this point: some processors exchange them, and other processes would see it.
+
+    What comes before a lock is released is done then, and what comes after it is taken again is not
+    begun before.
+    """
+    with _FENCE:
+        pass
+    with _FENCE:
+        pass

@@ -17,7 +17,7 @@ from dnntrain.input.resize import place_random_crop
 from dnntrain.input.unreadable import check_failure_limit
 from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.rng import Index, Key
-from dnntrain.utils.zero_pages import open_private_memory
+from dnntrain.utils.shared_pages import open_forked_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,25 +70,28 @@ class FileSource:
         return decode_image(self.paths[index], self.channels, self.size, self.reading)
 
     @property
-    def keeps_read(self) -> bool:
-        return self._cache is not None
+    def has_cache(self) -> bool:
+        return self._cache is not None and self._cache.has_memory
 
-    def keep_read(self, open_memory: OpenMemory = open_private_memory) -> None:
+    def open_cache(self, open_memory: OpenMemory = open_forked_memory) -> None:
         if self._cache is None:
             self._cache = DecodedCache(len(self), (*self.size, self.channels), open_memory)
 
-    def has_kept(self, indices: Index) -> bool:
-        return self._cache is not None and self._cache.has(indices)
+    def has_cached(self, indices: Index) -> bool:
+        readable = indices[~np.isin(indices, list(self.failures))] if self.failures else indices
+        return self._cache is not None and self._cache.has(readable)
+
+    def get_cached_inputs(self) -> Tensor:
+        assert self._cache is not None, "the cache is not open"
+        return self._cache.get_all()
 
     def get_resident_inputs(self) -> Tensor | None:
-        """Return all images as channels-last bytes, or None; those that reading processes kept, once all are there.
+        """Return all images as channels-last bytes, or None.
 
         Skipped images are black and listed in `failures`.
         """
-        if self._images is None and self._keep_decoded:
+        if self._keep_decoded and self._images is None:
             self._images = self._decode_all()
-        if self._images is None and self._cache is not None:
-            self._images = self._cache.get_all()
         return self._images
 
     def describe(self, index: int) -> str:

@@ -28,7 +28,10 @@ class MaskSource(Protocol):
         ...
 
     def get_resident_masks(self) -> Tensor | None:
-        """Return all masks in host memory, uint8 [n, height, width]; None if images are read one by one."""
+        """Return all masks in host memory, uint8 [n, height, width]; None if images are read one by one.
+
+        Those that an open cache lacks are zeros.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ import torch
 
 from dnntrain.errors import DataError
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation
-from dnntrain.input.decoded_cache import CachingSource, read_kept_examples
+from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.resident import ResidentPipeline, is_on_device, make_gatherer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
@@ -123,15 +123,9 @@ def build_pipeline(
 
     reader = _make_training_reader(options, source, indices, seed, augmentation, image_transforms, mask_transforms)
     streaming = StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
-    if not isinstance(source, CachingSource) or not source.keeps_read:
+    if not isinstance(source, CachingSource) or not source.has_cache:
         return streaming
-
-    def make_resident_if_kept() -> ResidentPipeline | None:
-        if isinstance(source, CachingSource) and source.has_kept(indices):
-            read_kept_examples(source)  # the validation reads the others soon
-        return make_resident() if _can_gather(options, source, device) else None
-
-    return CachedPipeline(streaming, make_resident_if_kept)
+    return CachedPipeline(streaming, lambda: make_resident() if _can_gather(options, source, indices, device) else None)
 
 
 def _make_training_reader(
@@ -181,14 +175,17 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
                 "use data.pipeline=streaming, or data.random_resized_crop=false",
             )
         return False
-    return _can_gather(options, source, device)
+    return _can_gather(options, source, np.arange(len(source)), device)
 
 
-def _can_gather(options: DataChoice, source: Source, device: str) -> bool:
-    """Return whether all inputs are in memory, and `device` has twice the room for images unless they must be there."""
+def _can_gather(options: DataChoice, source: Source, indices: Index, device: str) -> bool:
+    """Return whether the inputs `indices` are in memory, and `device` has twice the room for images unless they must be there.
+
+    What a cache keeps stays in the memory of the host, so that a GPU gets no data set in mid-run.
+    """
     inputs = source.get_resident_inputs()
     if inputs is None:
-        return False
+        return device == "cpu" and isinstance(source, CachingSource) and source.has_cache and source.has_cached(indices)
     is_bound = options.pipeline == "resident" or inputs.ndim <= 2
     if is_bound or not device.startswith("cuda") or is_on_device(source, device):
         return True
@@ -215,7 +212,7 @@ def read_evaluation_batches(
     normalize = make_normalizer(dataset.inputs, device, channels_last)
     positions = np.arange(len(indices) * world.rank // world.size, len(indices) * (world.rank + 1) // world.size)
     position_chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-    if not _can_gather(options, source, device):
+    if not _can_gather(options, source, indices, device):
         from dnntrain.input.streaming import stream_batches
 
         yield from stream_batches(options, source, indices, position_chunks, normalize, device, world.size)

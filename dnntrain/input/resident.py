@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dnntrain.input.augment import NO_AUGMENTATION, Augmentation, RowAugmenter
+from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.masks import MaskGatherer, MaskSource
 from dnntrain.input.normalize import AnyNormalizer
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules, PositionRange
@@ -39,9 +40,11 @@ _DEVICE_COPIES: WeakKeyDictionary[Source, dict[str, Tensor]] = WeakKeyDictionary
 def get_device_inputs(source: Source, device: str) -> Tensor:
     """Return the source's inputs on `device`.
 
-    They are copied once and shared by training and evaluation.
+    They are copied once and shared by training and evaluation. Those that an open cache lacks are zeros.
     """
     inputs = source.get_resident_inputs()
+    if inputs is None and isinstance(source, CachingSource) and source.has_cache:
+        inputs = source.get_cached_inputs()
     assert inputs is not None, "a source that is streamed has no resident inputs"
     if device == "cpu":
         return inputs

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dnntrain.config.run_config import RunConfig
+from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.prepared import PreparedData
 from dnntrain.nn.added_parameters import count_added_parameters
 from dnntrain.nn.channels_last import overflows_in_channels_last
@@ -46,6 +47,7 @@ def collect_data_facts(config: RunConfig, data: PreparedData) -> DataFacts:
         resident=resident,
         notes=dataset.notes,
         is_read_again=is_read_again,
+        can_cache=isinstance(dataset.train, CachingSource),
         class_counts=_count_classes(data),
     )
 

@@ -22,7 +22,8 @@ class DataFacts:
     """Sizes of the data set: the examples of each split, and their form.
 
     resident       whether training keeps all images in memory
-    cached         whether reading processes keep the images that they decoded
+    can_cache      whether reading processes can keep the examples that they decoded
+    cached         whether they do
     is_read_again  whether every image is read each time it is used, also in an evaluation
     class_counts   training examples of each class; empty for other targets
     """
@@ -35,6 +36,7 @@ class DataFacts:
     resident: bool
     notes: tuple[str, ...] = ()
     is_read_again: bool = False
+    can_cache: bool = False
     cached: bool = False
     class_counts: tuple[int, ...] = ()
 
@@ -84,8 +86,9 @@ class DataFacts:
 
     @property
     def pipeline_text(self) -> str:
+        """Return `resident`, `streaming`, or `cached` with the memory that it takes."""
         if self.cached:
-            return f"streaming, {format_bytes(self.cached_bytes)} of decoded examples kept in memory"
+            return f"cached: {format_bytes(self.cached_bytes)} of decoded examples are kept in memory"
         return "resident" if self.resident else "streaming"
 
 

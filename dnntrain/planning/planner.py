@@ -18,7 +18,7 @@ from dnntrain.planning.batch_size import (
 )
 from dnntrain.planning.checks.combinations import find_refusals
 from dnntrain.planning.checks.federated import make_run_timetable
-from dnntrain.planning.checks.memory import check_reader_memory, check_state_fits, keeps_decoded
+from dnntrain.planning.checks.memory import can_keep_decoded, check_reader_memory, check_state_fits
 from dnntrain.planning.checks.single_examples import find_single_example_refusals
 from dnntrain.planning.layout import Layout, plan_layout
 from dnntrain.planning.memory import estimate_memory
@@ -65,10 +65,12 @@ def make_plan(
     channels_last, format_note = _choose_memory_format(config, hardware, model, layout)
     use_compile, compile_note = _choose_compile(config, hardware, total_steps, layout.dims)
     notes = collect_notes(config, hardware, data, model, layout, sizes, timetable, (compile_note, format_note))
+    data = replace(data, cached=can_keep_decoded(config, data, ranks))
     memory = estimate_memory(config, data, model, layout.micro_batch_size, policy, process_bytes, layout.dims)
+    if hardware.device == "cpu":
+        memory = replace(memory, data=memory.data + data.cached_bytes // ranks)
     check_state_fits(config, memory, hardware, ranks)
     check_reader_memory(config, data, layout.micro_batch_size, ranks)
-    data = replace(data, cached=keeps_decoded(config, data, ranks))
     return Plan(
         **_make_layout_fields(config, layout, ranks),
         **_make_length_fields(config, timetable, total_steps),

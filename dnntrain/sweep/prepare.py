@@ -259,9 +259,7 @@ def _compute_demand(session: Any) -> ResourceDemand:
             plan.ranks,
             get_device_index(config.device) if ":" in config.device and plan.ranks == 1 else None,
         )
-    return ResourceDemand(
-        plan.ranks, config.train.cpu_threads or 1, plan.memory.total + plan.data.cached_bytes // plan.ranks
-    )
+    return ResourceDemand(plan.ranks, config.train.cpu_threads or 1, plan.memory.total)
 
 
 def list_devices(hardware: Any) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
 from dnntrain.protocols import Batch, BatchStage, Hooks
 from dnntrain.training.client_batches import ClientBatches
+from dnntrain.utils.messages import warn_user
 from dnntrain.utils.rng import Index, Key
 from dnntrain.utils.world import World
 
@@ -63,13 +64,16 @@ def build_training_pipeline(
     )
 
 
-def keep_read_examples(plan: Plan, source: Source, world: World, device: str) -> None:
-    """Let a source of files keep what it decodes, in memory that the ranks of a machine share, if all plans say so.
+def open_shared_cache(plan: Plan, source: Source, world: World, device: str) -> None:
+    """Let a source of files keep what it decodes in memory that the ranks of a machine share, if the plan says so.
 
-    All ranks call it. The plans differ if only some machines have enough memory.
+    All ranks call it. If only some machines have the memory, none keeps anything.
     """
-    if isinstance(source, CachingSource) and not reduce_any(not plan.data.cached, device):
-        source.keep_read(partial(open_local_memory, world=world, device=device))
+    if not isinstance(source, CachingSource) or reduce_any(not plan.data.cached, device):
+        return
+    source.open_cache(partial(open_local_memory, world=world, device=device))
+    if not source.has_cache:
+        warn_user("the system gives no memory for decoded examples, so each epoch reads the files")
 
 
 def iterate_training_batches(pipeline: InputPipeline, steps: int, empty: Batch | None = None) -> Iterator[Batch]:

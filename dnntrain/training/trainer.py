@@ -23,9 +23,9 @@ from dnntrain.training.components import bind_hooks
 from dnntrain.training.data import (
     build_training_pipeline,
     iterate_training_batches,
-    keep_read_examples,
     make_unaugmented_batches,
     max_batches_per_rank,
+    open_shared_cache,
 )
 from dnntrain.training.distribute_model import (
     build_parallel_state,
@@ -99,7 +99,7 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
     timer = Timer(progress)
     model = build_model(setup, place)
     executor = build_executor(setup, place, model)
-    keep_read_examples(setup.plan, setup.data.dataset.train, setup.world, setup.device)
+    open_shared_cache(setup.plan, setup.data.dataset.train, setup.world, setup.device)
     pipeline = build_training_pipeline(
         setup.config, setup.plan, setup.data, setup.hooks, place.coords.data_world, setup.device
     )

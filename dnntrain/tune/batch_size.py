@@ -25,6 +25,7 @@ from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.planner import make_plan
 from dnntrain.run.scratch import run_scratch_training
 from dnntrain.run.session import Session
+from dnntrain.tune.blocks import fill_cache_of_run
 from dnntrain.utils.hardware import read_resident_bytes, release_memory, use_threads
 
 #: First steps of a size, which warm up caches and are not timed.
@@ -160,6 +161,7 @@ def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
     if is_on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     try:
+        fill_cache_of_run(trial_session)
         run_scratch_training(trial_session, _WARM_STEPS + steps, record_time)
     except torch.OutOfMemoryError:
         out_of_memory = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -36,12 +37,20 @@ def agree(number: float) -> int:
     return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
 
 
-def read_later_epochs(session: Session) -> None:
-    """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured."""
-    from dnntrain.input.decoded_cache import read_kept_examples
+def fill_cache_of_run(session: Session) -> None:
+    """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured.
+
+    All ranks call it, and each rank of a machine reads a part.
+    """
+    from dnntrain.input.decoded_cache import fill_cache
+    from dnntrain.training.data import open_shared_cache
 
     if is_read_once(session):
-        read_kept_examples(session.data.dataset.train, _READING_S)
+        world, source = session.world, session.data.dataset.train
+        open_shared_cache(session.plan, source, world, session.device)
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+        fill_cache(source, session.data.train[world.local_rank :: local_ranks], _READING_S)
+        agree(0)  # no rank begins before all have read
 
 
 def make_first_steps(run: Callable[[int], float], most: int, fewest: int = FEWEST_FIRST_STEPS) -> list[float]:

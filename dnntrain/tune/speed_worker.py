@@ -22,8 +22,8 @@ from dnntrain.tune.blocks import (
     UNREACHED_STEPS,
     agree,
     compute_block_length,
+    fill_cache_of_run,
     make_first_steps,
-    read_later_epochs,
 )
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import LEAST_GAIN, REQUEST_FILE, RESULT_FILE, write_failure
@@ -254,7 +254,7 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLi
             losses.append(float(row["loss"]))
 
     trainer = build_scratch_trainer(session, UNREACHED_STEPS, record_loss, keeps_callbacks)
-    read_later_epochs(session)
+    fill_cache_of_run(session)
     trainer.start_session()
     build_s, plan, steps = time.perf_counter() - started, session.plan, iterate_steps(trainer.loop)
     return TimedLine(trainer, steps, plan.threads, plan.batch_size, session.device, build_s, losses)

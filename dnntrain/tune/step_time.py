@@ -19,7 +19,7 @@ from dnntrain.training import step_phases as phase
 from dnntrain.training.loop import iterate_steps
 from dnntrain.training.step_phases import PHASES, mark_hooks, mark_trainer
 from dnntrain.tune.attainable import AttainableRates, make_synchronizer, measure_attainable_rates
-from dnntrain.tune.blocks import FIRST_STEPS, UNREACHED_STEPS, agree, make_first_steps, read_later_epochs
+from dnntrain.tune.blocks import FIRST_STEPS, UNREACHED_STEPS, agree, fill_cache_of_run, make_first_steps
 from dnntrain.tune.phase_clock import PhaseClock
 from dnntrain.tune.speed_settings import count_readers
 from dnntrain.utils.hardware import use_threads
@@ -96,7 +96,7 @@ def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple
 
     trainer = build_scratch_trainer(session, UNREACHED_STEPS, lambda row: None, True, mark_method)
     try:
-        read_later_epochs(session)
+        fill_cache_of_run(session)
         trainer.start_session()
         steps = iterate_steps(mark_trainer(trainer, clock.mark))
         # The cores of the ranks may differ, and all of them must make the same steps.

@@ -27,10 +27,26 @@ def read_memory_bytes() -> int:
 
 
 def is_memory_scarce() -> bool:
-    """Return whether less than an eighth of this machine's memory is available, by /proc/meminfo (proc(5))."""
+    """Return whether less than an eighth is available of this machine's memory, or of what a control group may use.
+
+    The system frees the pages of files by itself if others need them, so they count as available.
+    """
     sizes = dict(line.split(":", 1) for line in _read(_MEMORY_OF_MACHINE).splitlines() if ":" in line)
     total, available = (sizes.get(name, "").removesuffix("kB").strip() for name in ("MemTotal", "MemAvailable"))
-    return total.isdecimal() and available.isdecimal() and int(available) < int(total) * _SCARCE_SHARE
+    if total.isdecimal() and available.isdecimal() and int(available) < int(total) * _SCARCE_SHARE:
+        return True
+    return any(map(_is_nearly_full, list_limit_files(_read(_GROUPS_OF_PROCESS))))
+
+
+def _is_nearly_full(limit_file: Path) -> bool:
+    """Return whether a control group uses most of its limit, by its file `memory.stat`."""
+    limit = _read_line(limit_file)
+    if not limit.isdecimal():
+        return False
+    words = (line.split() for line in _read(limit_file.with_name("memory.stat")).splitlines())
+    sizes = {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdecimal()}
+    names = ("total_rss", "total_shmem") if limit_file.name == "memory.limit_in_bytes" else ("anon", "shmem")
+    return sum(sizes.get(name, 0) for name in names) > int(limit) * (1 - _SCARCE_SHARE)
 
 
 def list_limit_files(groups: str, root: Path = _GROUPS) -> list[Path]:

@@ -48,12 +48,12 @@ def _rank(rank: int, folder: str, images: str, kind: str) -> None:
         local_memory._open_file = partial(change, local_memory._open_file)
     source = ImageFolder(root=images, image_size=8, pipeline="cached").build().train
     world = World(rank, 2, 0 if kind == "machines" else rank, is_launched=True)
-    source.keep_read(partial(local_memory.open_local_memory, world=world, device="cpu"))
+    source.open_cache(partial(local_memory.open_local_memory, world=world, device="cpu"))
     numbers = np.arange(len(source))
     for number in numbers[rank::2]:
         source.read(int(number))
     dist.barrier()
-    kept = [int(number) for number in numbers if source.has_kept(numbers[number : number + 1])]
+    kept = [int(number) for number in numbers if source.has_cached(numbers[number : number + 1])]
     assert all(torch.equal(source.read(number), source.decode(number)) for number in kept)
     Path(folder, f"{rank}.json").write_text(json.dumps(kept))
     dist.destroy_process_group()

@@ -16,12 +16,12 @@ from waiting_transform import make_waiting_words
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
-from dnntrain.training.data import keep_read_examples
 from dnntrain.tune import speed_settings
-from dnntrain.tune.blocks import compute_block_length, read_later_epochs
+from dnntrain.tune.blocks import compute_block_length, fill_cache_of_run
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
@@ -139,9 +139,10 @@ def test_readers_matter_to_a_run_that_keeps_its_images_only_in_the_first_epoch(t
         assert ("data.num_workers" in keys) == has_readers
         assert ("data.pipeline" in keys) == has_readers
         assert (count_readers(session) == 1) == has_readers
-        keep_read_examples(session.plan, session.data.dataset.train, World(), "cpu")
-        read_later_epochs(session)
-        assert (session.data.dataset.train.get_resident_inputs() is None) == has_readers
+        fill_cache_of_run(session)
+        source = session.data.dataset.train
+        assert isinstance(source, CachingSource)
+        assert source.has_cached(session.data.train) == (not has_readers)
 
 
 def test_the_line_has_the_settings_that_were_kept() -> None:

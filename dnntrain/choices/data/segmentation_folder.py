@@ -23,8 +23,8 @@ from dnntrain.input.read_threads import map_in_threads
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.protocols import TargetKind, TargetSpec
-from dnntrain.utils.rng import Key
-from dnntrain.utils.zero_pages import open_private_memory
+from dnntrain.utils.rng import Index, Key
+from dnntrain.utils.shared_pages import open_forked_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,8 +126,12 @@ class MaskFileSource(FileSource):
         self._masks: Tensor | None = None
         self._mask_cache: DecodedCache | None = None
 
-    def keep_read(self, open_memory: OpenMemory = open_private_memory) -> None:
-        super().keep_read(open_memory)
+    @property
+    def has_cache(self) -> bool:
+        return super().has_cache and self._mask_cache is not None and self._mask_cache.has_memory
+
+    def open_cache(self, open_memory: OpenMemory = open_forked_memory) -> None:
+        super().open_cache(open_memory)
         if self._mask_cache is None:
             self._mask_cache = DecodedCache(len(self), (*self.size, 1), open_memory)
 
@@ -142,14 +146,13 @@ class MaskFileSource(FileSource):
             self._mask_cache.put(index, mask[None])
         return mask
 
-    def get_resident_inputs(self) -> Tensor | None:
-        is_missing = self._mask_cache is not None and self._mask_cache.get_all() is None
-        return None if is_missing else super().get_resident_inputs()
+    def has_cached(self, indices: Index) -> bool:
+        readable = indices[~np.isin(indices, list(self.failures))]
+        return super().has_cached(indices) and self._mask_cache is not None and self._mask_cache.has(readable)
 
     def get_resident_masks(self) -> Tensor | None:
-        if self._mask_cache is not None:
-            masks = self._mask_cache.get_all()
-            return None if masks is None else masks[:, 0]
+        if self._mask_cache is not None and self._mask_cache.has_memory:
+            return self._mask_cache.get_all()[:, 0]
         if self.get_resident_inputs() is not None and self._masks is None:
             import torch
 

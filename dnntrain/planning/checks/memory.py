@@ -17,8 +17,8 @@ from dnntrain.planning.plan import DataFacts, Memory
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.hardware import Hardware, probe_hardware
 from dnntrain.utils.memory_size import read_memory_bytes
+from dnntrain.utils.shared_pages import can_share_between_ranks, can_share_with_forks
 from dnntrain.utils.units import format_bytes, format_count
-from dnntrain.utils.zero_pages import can_share_between_ranks, can_share_with_forks
 
 #: Decoded examples of all ranks of a machine may take this share of its memory, unless `data.pipeline=cached`.
 _CACHE_SHARE = 0.125
@@ -88,7 +88,7 @@ def check_reader_memory(config: RunConfig, data: DataFacts, micro_batch_size: in
     check_shared_memory(batch_bytes, choose_worker_count(config.data.num_workers, ranks), sharing_ranks)
 
 
-def keeps_decoded(config: RunConfig, data: DataFacts, ranks: int) -> bool:
+def can_keep_decoded(config: RunConfig, data: DataFacts, ranks: int) -> bool:
     """Return whether reading processes keep what they decode.
 
     With `data.pipeline=auto` the ranks of a machine, which share what they keep on Linux, may keep as
@@ -107,6 +107,8 @@ def keeps_decoded(config: RunConfig, data: DataFacts, ranks: int) -> bool:
 def _find_reason_not_to_keep(config: RunConfig, data: DataFacts) -> str:
     if not data.is_read_again:
         return f"{data.name} is in memory already"
+    if not data.can_cache:
+        return f"{data.name} has no cache"
     if config.data.varies_images:
         return "training images are read differently in every epoch"
     return "" if can_share_with_forks() else "this system does not fork processes"

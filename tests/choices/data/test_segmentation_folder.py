@@ -13,7 +13,7 @@ from PIL import Image
 
 from dnntrain.choices.data._class_folders import describe_files
 from dnntrain.choices.data.segmentation_folder import MaskFileSource, SegmentationFolder
-from dnntrain.input.decoded_cache import read_kept_examples
+from dnntrain.input.decoded_cache import fill_cache
 from dnntrain.protocols import TargetKind
 
 STEP = 40
@@ -167,18 +167,20 @@ def test_the_digest_sees_a_change_that_keeps_the_size(tmp_path: Path) -> None:
 
 def test_kept_masks_are_those_of_the_files(root: Path) -> None:
     source = get_source(options(root, pipeline="cached"))
+    numbers = np.arange(len(source))
     expected = [(source.read(index), source.read_mask(index)) for index in range(len(source))]
-    source.keep_read()
-    assert source.get_resident_inputs() is None
-    read_kept_examples(source)
-    inputs, masks = source.get_resident_inputs(), source.get_resident_masks()
-    assert inputs is not None
+    source.open_cache()
+    for index in numbers:
+        source.read(int(index))
+    assert not source.has_cached(numbers)  # the masks are missing
+    fill_cache(source, numbers)
+    assert source.has_cached(numbers)
+    shutil.rmtree(root / "images")
+    shutil.rmtree(root / "masks")
+    for index, (image, mask) in enumerate(expected):
+        assert torch.equal(source.read(index), image)
+        assert torch.equal(source.read_mask(index), mask)
+    masks = source.get_resident_masks()
     assert masks is not None
-    assert torch.equal(inputs, torch.stack([image for image, _ in expected]))
+    assert torch.equal(source.get_cached_inputs(), torch.stack([image for image, _ in expected]))
     assert torch.equal(masks, torch.stack([mask for _, mask in expected]))
-    for _ in range(2):
-        for index, (image, mask) in enumerate(expected):
-            assert torch.equal(source.read(index), image)
-            assert torch.equal(source.read_mask(index), mask)
-        shutil.rmtree(root / "images", ignore_errors=True)
-        shutil.rmtree(root / "masks", ignore_errors=True)
