@@ -11,20 +11,25 @@ from dnntrain.protocols import PhaseMarker, StepBatch
 
 
 class CachedPipeline:
-    """Passes on the batches of `streaming`; from the start of an epoch on those of another pipeline, if there is one.
+    """Passes on the batches of `streaming`, and from an epoch on, those of the pipeline of `make_resident`.
 
-    `make_resident` returns a pipeline of the same batches once all training examples are kept, else
-    None. The worker processes then end: without reading and decoding, one process is faster than the
-    transfer. Which steps have which pipeline differs between a run and its resumed parts, so each batch
-    lies in memory of its own, as in the streaming pipeline: kernels may sum in another order where the
-    memory begins elsewhere.
+    That is the first epoch at whose start `can_gather` finds all training examples in memory. The
+    worker processes then end: without reading and decoding, one process is faster than the transfer.
+    Which steps have which pipeline differs between a run and its resumed parts, so each batch lies in
+    memory of its own, as in the streaming pipeline: kernels may sum in another order where the memory
+    begins elsewhere.
     """
 
     name = "cached"
 
-    def __init__(self, streaming: StreamingPipeline, make_resident: Callable[[], ResidentPipeline | None]) -> None:
+    def __init__(
+        self,
+        streaming: StreamingPipeline,
+        make_resident: Callable[[], ResidentPipeline],
+        can_gather: Callable[[], bool],
+    ) -> None:
         self._pipeline: StreamingPipeline | ResidentPipeline = streaming
-        self._make_resident = make_resident
+        self._make_resident, self._can_gather = make_resident, can_gather
         self._mark: PhaseMarker | None = None
         self._epoch = -1
         self.steps_per_epoch = streaming.steps_per_epoch
@@ -35,7 +40,8 @@ class CachedPipeline:
             epoch, _ = self._pipeline.locate_step(step)
             if epoch != self._epoch:
                 self._epoch = epoch
-                self._leave_streaming()
+                if self._can_gather():
+                    self._leave_streaming()
         batch = self._pipeline.take(step)
         if isinstance(self._pipeline, StreamingPipeline):
             return batch
@@ -54,10 +60,7 @@ class CachedPipeline:
         self._pipeline.close()
 
     def _leave_streaming(self) -> None:
-        resident = self._make_resident()
-        if resident is None:
-            return
         self._pipeline.close()
-        self._pipeline = resident
+        self._pipeline = self._make_resident()
         if self._mark is not None:
-            resident.mark_phases(self._mark)
+            self._pipeline.mark_phases(self._mark)

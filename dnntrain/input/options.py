@@ -21,7 +21,7 @@ class ImageData(DataChoice):
         "auto"  # auto, resident (whole data set on the device), cached (worker processes decode once) or streaming
     )
     num_workers: NonNegativeInt | None = (
-        None  # worker processes of the streaming pipeline; null: one per free CPU core, at most 8
+        None  # worker processes that read files; null: one per free CPU core, at most 8
     )
     on_error: Literal["raise", "skip"] = (
         "raise"  # if an image is unreadable: raise ends the run, skip counts it; more than 1 % skipped ends the run

@@ -123,9 +123,9 @@ def build_pipeline(
 
     reader = _make_training_reader(options, source, indices, seed, augmentation, image_transforms, mask_transforms)
     streaming = StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
-    if not isinstance(source, CachingSource) or not source.has_cache:
-        return streaming
-    return CachedPipeline(streaming, lambda: make_resident() if _can_gather(options, source, indices, device) else None)
+    if isinstance(source, CachingSource) and source.has_cache:
+        return CachedPipeline(streaming, make_resident, lambda: _can_gather(options, source, indices, device))
+    return streaming
 
 
 def _make_training_reader(

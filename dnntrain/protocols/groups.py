@@ -29,7 +29,7 @@ class DataChoice(Choice):
 
     val_fraction    share of the training split that is held out for validation
     pipeline        "resident", "cached", "streaming" or "auto"
-    num_workers     reading processes of the streaming pipeline; None: one per free core
+    num_workers     processes that read files; None: one per free core
     on_error        reaction to an unreadable example: "raise" or "skip"
     mix_block_size  number of examples of a block, within which methods mix or relate examples
     sampler         order of an epoch: "shuffled", or "balanced" with equally many examples of each class
