@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
     from dnntrain.input.reader import Reader
+    from dnntrain.input.streaming import StreamingPipeline
 
 
 class InputPipeline(Protocol):
@@ -118,14 +119,25 @@ def build_pipeline(
 
     if is_resident(options, source, device):
         return make_resident()
-    from dnntrain.input.cached import CachedPipeline
     from dnntrain.input.streaming import StreamingPipeline
 
     reader = _make_training_reader(options, source, indices, seed, augmentation, image_transforms, mask_transforms)
     streaming = StreamingPipeline(reader, schedules, normalize, options.num_workers, device, transforms)
-    if isinstance(source, CachingSource) and source.has_cache:
-        return CachedPipeline(streaming, make_resident, lambda: _can_gather(options, source, indices, device))
-    return streaming
+    return _add_cache(streaming, source, make_resident, lambda: _can_gather(options, source, indices, device))
+
+
+def _add_cache(
+    streaming: StreamingPipeline,
+    source: Source,
+    make_resident: Callable[[], ResidentPipeline],
+    can_gather: Callable[[], bool],
+) -> InputPipeline:
+    """Return the pipeline that gathers what is kept, if the source keeps what it decodes."""
+    if not isinstance(source, CachingSource) or not source.has_cache:
+        return streaming
+    from dnntrain.input.cached import CachedPipeline
+
+    return CachedPipeline(streaming, make_resident, can_gather)
 
 
 def _make_training_reader(
