@@ -45,7 +45,7 @@ def fill_cache_of_run(session: Session) -> None:
     from dnntrain.input.decoded_cache import fill_cache
     from dnntrain.training.data import open_shared_cache
 
-    if is_read_once(session):
+    if agree(is_read_once(session)):
         world, source = session.world, session.data.dataset.train
         open_shared_cache(session.plan, source, world, session.device)
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
