@@ -22,7 +22,7 @@ from dnntrain.tune.goal import Goal
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import UNDECIDED, Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.roofline import LEAST_EXPECTED_GAIN, measure_roofline
-from dnntrain.tune.speed_settings import has_effect, list_speed_settings
+from dnntrain.tune.speed_settings import describe_measured_steps, has_effect, list_speed_settings
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.units import format_seconds, pluralize
 
@@ -203,7 +203,7 @@ def _order_attempts(
         words = " ".join(word for word, _ in others)
         say(f"left out, since this run cannot gain {LEAST_EXPECTED_GAIN - 1:.0%} by them: {words}")
     trying = f"trying {pluralize(len(attempts), 'setting')} in about {format_seconds(budget_s)}"
-    say(f"a step takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
+    say(f"{describe_measured_steps(session)} takes {1000 * roofline.step.seconds:.3g} ms; {trying}")
     return budget_s, attempts
 
 

@@ -13,6 +13,7 @@ from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, run_probe
 from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, ROWS, SMALL_BATCH, list_remedies
 from dnntrain.tune.roofline import measure_session
+from dnntrain.tune.speed_settings import describe_measured_steps
 from dnntrain.tune.step_time import Rate, StepTime
 from dnntrain.utils.machine_load import describe_current_load
 
@@ -73,7 +74,7 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
     if note:
         say(f"{note}. The figures below are rough; repeat on an idle machine")
     started, budget = time.monotonic(), Budget(budget_s)
-    say("measuring the phases of a step")
+    say(f"measuring the phases of {describe_measured_steps(session)}".rstrip(","))
     step, rates = measure_session(session, min(_MEASURE_S, budget_s / 4))
     remedies = list_remedies(session, step)
     tried: list[TriedRemedy] = []

@@ -277,7 +277,7 @@ def test_auto_keeps_what_fits_into_an_eighth_of_the_memory(folder: Path, monkeyp
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("data.random_resized_crop=true",), "training images are read differently in every epoch"),
+        (("data.random_resized_crop=true",), "training examples are read differently in every epoch"),
         (("data=digits",), "digits is in memory already"),
     ],
 )

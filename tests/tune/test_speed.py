@@ -25,7 +25,7 @@ from dnntrain.tune.blocks import compute_block_length, fill_cache_of_run
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
 from dnntrain.tune.speed import SpeedResult, make_evidence
-from dnntrain.tune.speed_settings import count_readers, list_speed_settings
+from dnntrain.tune.speed_settings import count_readers, describe_measured_steps, list_speed_settings
 from dnntrain.tune.speed_worker import Ratio, TimedLine, compare_times, is_decided, open_line
 from dnntrain.utils.world import World
 
@@ -139,6 +139,7 @@ def test_readers_matter_to_a_run_that_keeps_its_images_only_in_the_first_epoch(t
         assert ("data.num_workers" in keys) == has_readers
         assert ("data.pipeline" in keys) == has_readers
         assert (count_readers(session) == 1) == has_readers
+        assert ("after the first epoch" in describe_measured_steps(session)) == (not has_readers)
         fill_cache_of_run(session)
         source = session.data.dataset.train
         assert isinstance(source, CachingSource)

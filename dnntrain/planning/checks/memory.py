@@ -110,7 +110,7 @@ def _find_reason_not_to_keep(config: RunConfig, data: DataFacts) -> str:
     if not data.can_cache:
         return f"{data.name} has no cache"
     if config.data.varies_images:
-        return "training images are read differently in every epoch"
+        return "training examples are read differently in every epoch"
     return "" if can_share_with_forks() else "this system does not fork processes"
 
 
