@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dnntrain.distributed.collectives import gather_tensors
-from dnntrain.utils.shared_pages import can_share_between_ranks, open_forked_memory
+from dnntrain.utils.shared_pages import can_share_between_ranks, make_memory_file, open_forked_memory
 from dnntrain.utils.world import World
 
 #: Bytes after the shared ones by which a rank knows that it has opened the right memory.
@@ -21,8 +21,8 @@ _TOKEN = struct.Struct("<2q")
 def open_local_memory(size_bytes: int, world: World, device: str) -> mmap.mmap | None:
     """Return zeros that the ranks of this machine share with each other, and with the processes that they fork.
 
-    All ranks call it, with the same size. The first rank of a machine makes a file in memory
-    (memfd_create(2)), which the others open in /proc. A rank that cannot open it, as in a container of
+    All ranks call it, with the same size. The first rank of a machine makes a file in memory,
+    which the others open in /proc. A rank that cannot open it, as in a container of
     its own, gets memory of its own. The system frees the memory when the last of the processes ends.
     """
     if world.size == 1 or not can_share_between_ranks():
@@ -45,14 +45,8 @@ def open_local_memory(size_bytes: int, world: World, device: str) -> mmap.mmap |
 def _make_file(size_bytes: int, token: tuple[int, ...]) -> tuple[int, mmap.mmap | None]:
     """Return the descriptor of a new file in memory with the token at its end, and its bytes; -1 without room."""
     try:
-        descriptor = os.memfd_create("dnntrain")
+        descriptor, memory = make_memory_file(size_bytes + _TOKEN.size)
     except OSError:
-        return -1, None
-    try:
-        os.ftruncate(descriptor, size_bytes + _TOKEN.size)
-        memory = mmap.mmap(descriptor, size_bytes + _TOKEN.size)
-    except OSError:
-        os.close(descriptor)
         return -1, None
     _TOKEN.pack_into(memory, size_bytes, *token)
     return descriptor, memory

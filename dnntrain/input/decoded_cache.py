@@ -83,6 +83,15 @@ class DecodedCache:
         _order_accesses()
         return torch.from_numpy(self._inputs[index].copy()).permute(2, 0, 1)
 
+    def read(self, index: int, decode: Callable[[int], Tensor]) -> Tensor:
+        """Return what is kept of an input, or else what `decode` returns, which is then kept."""
+        kept = self.get(index)
+        if kept is not None:
+            return kept
+        values = decode(index)
+        self.put(index, values)
+        return values
+
     def has(self, indices: Index) -> bool:
         """Return whether all inputs `indices` are kept."""
         return self.has_memory and bool(self._is_present[indices].all())

@@ -58,12 +58,7 @@ class FileSource:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
-        image = None if self._cache is None else self._cache.get(index)
-        if image is None:
-            image = self.decode(index)
-            if self._cache is not None:
-                self._cache.put(index, image)
-        return image
+        return self.decode(index) if self._cache is None else self._cache.read(index, self.decode)
 
     def decode(self, index: int) -> Tensor:
         """Return what `read` returns, from the file."""
@@ -78,8 +73,11 @@ class FileSource:
             self._cache = DecodedCache(len(self), (*self.size, self.channels), open_memory)
 
     def has_cached(self, indices: Index) -> bool:
-        readable = indices[~np.isin(indices, list(self.failures))] if self.failures else indices
-        return self._cache is not None and self._cache.has(readable)
+        return self._cache is not None and self._cache.has(self.select_readable(indices))
+
+    def select_readable(self, indices: Index) -> Index:
+        """Return `indices` without those in `failures`."""
+        return indices[~np.isin(indices, list(self.failures))] if self.failures else indices
 
     def get_cached_inputs(self) -> Tensor:
         assert self._cache is not None, "the cache is not open"

@@ -66,7 +66,7 @@ def is_read_once(session: Session) -> bool:
 def describe_measured_steps(session: Session) -> str:
     """Return `a step`, or which steps are measured if the first epoch is slower."""
     is_filling = session.plan.data.cached and is_read_once(session)
-    return "a step after the first epoch, which reads the files," if is_filling else "a step"
+    return "a step after the first epoch (which reads the files)" if is_filling else "a step"
 
 
 def count_readers(session: Session) -> int:

@@ -74,7 +74,7 @@ def explain_step_time(session: Session, line: Line, budget_s: float, say: Say) -
     if note:
         say(f"{note}. The figures below are rough; repeat on an idle machine")
     started, budget = time.monotonic(), Budget(budget_s)
-    say(f"measuring the phases of {describe_measured_steps(session)}".rstrip(","))
+    say(f"measuring the phases of {describe_measured_steps(session)}")
     step, rates = measure_session(session, min(_MEASURE_S, budget_s / 4))
     remedies = list_remedies(session, step)
     tried: list[TriedRemedy] = []

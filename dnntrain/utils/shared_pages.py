@@ -26,10 +26,21 @@ def open_forked_memory(size_bytes: int) -> mmap.mmap | None:
         if not can_share_between_ranks():
             return mmap.mmap(-1, max(1, size_bytes))
         # Unlike for other memory, the system does not ask for room for the pages that are never written.
-        descriptor = os.memfd_create("dnntrain")
-        try:
-            os.ftruncate(descriptor, max(1, size_bytes))
-            return mmap.mmap(descriptor, max(1, size_bytes))
-        finally:
-            os.close(descriptor)
+        descriptor, memory = make_memory_file(max(1, size_bytes))
+        os.close(descriptor)
+        return memory
     return None
+
+
+def make_memory_file(size_bytes: int) -> tuple[int, mmap.mmap]:
+    """Return the descriptor of a new file in memory (memfd_create(2)), and its bytes: zeros.
+
+    Raises OSError if the system has no room.
+    """
+    descriptor = os.memfd_create("dnntrain")
+    try:
+        os.ftruncate(descriptor, size_bytes)
+        return descriptor, mmap.mmap(descriptor, size_bytes)
+    except OSError:
+        os.close(descriptor)
+        raise

@@ -36,12 +36,16 @@ def main() -> None:
         measure_trials(Path(folder), arguments.trials, arguments.duration)
 
 
+def make_swept_words(count: int) -> tuple[str, str]:
+    """Return the words of `count` trials: five seeds of each learning rate."""
+    return f"optim.lr=range(0.001,{0.001 * (count // 5) + 0.0005:.4f},0.001)", "seed=1,2,3,4,5"
+
+
 def measure_start(folder: Path, count: int) -> None:
     """Print the time of `--dry-run` for many trials: everything up to the first trial, and the status of all."""
-    rates = f"optim.lr=range(0.001,{0.001 * (count // 5) + 0.0005:.4f},0.001)"
     for name, words in (
         ("one trial", ("optim.lr=0.001,0.002",)),
-        (f"{count} trials", (rates, "seed=1,2,3,4,5")),
+        (f"{count} trials", make_swept_words(count)),
     ):
         for launch in ("launch=local", "launch=slurm"):
             seconds = min(run(folder / "queued", *words, launch, "--dry-run")[0] for _ in range(3))
@@ -61,8 +65,7 @@ def measure_queue(folder: Path, count: int) -> None:
     )
     write_tool(tools / "squeue", f"seq 1 {count} | sed 's/$/ PENDING/'")
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
-    rates = f"optim.lr=range(0.001,{0.001 * (count // 5) + 0.0005:.4f},0.001)"
-    words = (rates, "seed=1,2,3,4,5", "launch=slurm")
+    words = (*make_swept_words(count), "launch=slurm")
     started = time.time()
     seconds, rows = run(folder / "submitted", *words)
     first_s = float((tools / "first").read_text()) - started

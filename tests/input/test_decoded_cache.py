@@ -27,6 +27,7 @@ from dnntrain.input.cached import CachedPipeline
 from dnntrain.input.decoded_cache import DecodedCache, fill_cache
 from dnntrain.input.file_source import FileSource
 from dnntrain.input.pipeline import read_evaluation_batches
+from dnntrain.input.source import DataSet
 from dnntrain.protocols import Batch
 from dnntrain.run.session import open_session
 from dnntrain.utils import memory_size
@@ -51,17 +52,22 @@ def make_options(root: Path, name: str, **changes: Any) -> ImageFolder:
     return ImageFolder(**{"root": str(root), "image_size": 8, "pipeline": name, "num_workers": 0, **changes})
 
 
+def build(options: ImageFolder) -> tuple[DataSet, FileSource]:
+    """The data set, and the source of its training split."""
+    dataset = options.build()
+    assert isinstance(dataset.train, FileSource)
+    return dataset, dataset.train
+
+
 def open_source(options: ImageFolder) -> FileSource:
-    source = options.build().train
-    assert isinstance(source, FileSource)
+    _, source = build(options)
     source.open_cache()
     return source
 
 
 def make_cached(options: ImageFolder, **changes: Any) -> CachedPipeline:
-    dataset = options.build()
-    assert isinstance(dataset.train, FileSource)
-    dataset.train.open_cache()
+    dataset, source = build(options)
+    source.open_cache()
     feed = pipeline(dataset, options, **changes)
     assert isinstance(feed, CachedPipeline)
     return feed
@@ -124,9 +130,7 @@ def test_unreadable_images_are_skipped_in_each_epoch(tmp_path: Path) -> None:
 def test_an_evaluation_gathers_what_is_kept_and_reads_the_rest(tmp_path: Path) -> None:
     write_images(tmp_path, count=20)
     options = make_options(tmp_path, "cached")
-    dataset = options.build()
-    source = dataset.train
-    assert isinstance(source, FileSource)
+    dataset, source = build(options)
 
     def evaluate(indices: Sequence[int]) -> list[Batch]:
         places = {"batch_size": 4, "world": World(), "device": "cpu", "channels_last": False}
@@ -225,9 +229,7 @@ def test_the_lowest_limit_of_a_group_is_the_memory(tmp_path: Path, monkeypatch: 
 def test_without_memory_all_is_read_again(tmp_path: Path) -> None:
     write_images(tmp_path, count=10)
     options = make_options(tmp_path, "cached")
-    dataset = options.build()
-    source = dataset.train
-    assert isinstance(source, FileSource)
+    dataset, source = build(options)
     source.open_cache(lambda size_bytes: None)
     fill_cache(source, np.arange(len(source)))
     assert not source.has_cache

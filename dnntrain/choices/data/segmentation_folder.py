@@ -136,19 +136,18 @@ class MaskFileSource(FileSource):
             self._mask_cache = DecodedCache(len(self), (*self.size, 1), open_memory)
 
     def read_mask(self, index: int) -> Tensor:
-        kept = None if self._mask_cache is None else self._mask_cache.get(index)
-        if kept is not None:
-            return kept[0]
+        cache = self._mask_cache
+        return (self.decode_mask(index) if cache is None else cache.read(index, self.decode_mask))[0]
+
+    def decode_mask(self, index: int) -> Tensor:
+        """Return what `read_mask` returns, from the file: uint8 [1, height, width]."""
         import torch
 
-        mask = torch.from_numpy(read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading))
-        if self._mask_cache is not None:
-            self._mask_cache.put(index, mask[None])
-        return mask
+        return torch.from_numpy(read_fitted_mask(self.mask_paths[index], self.classes, self.size, self.reading))[None]
 
     def has_cached(self, indices: Index) -> bool:
-        readable = indices[~np.isin(indices, list(self.failures))]
-        return super().has_cached(indices) and self._mask_cache is not None and self._mask_cache.has(readable)
+        cache = self._mask_cache
+        return super().has_cached(indices) and cache is not None and cache.has(self.select_readable(indices))
 
     def get_resident_masks(self) -> Tensor | None:
         if self._mask_cache is not None and self._mask_cache.has_memory:
