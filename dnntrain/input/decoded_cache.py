@@ -84,7 +84,7 @@ class DecodedCache:
         return torch.from_numpy(self._inputs[index].copy()).permute(2, 0, 1)
 
     def read(self, index: int, decode: Callable[[int], Tensor]) -> Tensor:
-        """Return what is kept of an input, or else what `decode` returns, which is then kept."""
+        """Return the kept input, or decode it and keep the result."""
         kept = self.get(index)
         if kept is not None:
             return kept
@@ -139,8 +139,7 @@ def fill_cache(source: Source, indices: Index, seconds: float = math.inf) -> Non
 def _order_accesses() -> None:
     """Let no access to memory pass this point: some processors exchange them, and other processes would see it.
 
-    What comes before a lock is released is done then, and what comes after it is taken again is not
-    begun before.
+    Accesses before the release of a lock end before it, and those after it is taken again start later.
     """
     with _FENCE:
         pass

@@ -132,7 +132,7 @@ def _add_cache(
     make_resident: Callable[[], ResidentPipeline],
     can_gather: Callable[[], bool],
 ) -> InputPipeline:
-    """Return the pipeline that gathers what is kept, if the source keeps what it decodes."""
+    """Return a pipeline that gathers kept examples, if the source keeps what it decodes."""
     if not isinstance(source, CachingSource) or not source.has_cache:
         return streaming
     from dnntrain.input.cached import CachedPipeline
@@ -193,7 +193,7 @@ def is_resident(options: DataChoice, source: Source, device: str) -> bool:
 def _can_gather(options: DataChoice, source: Source, indices: Index, device: str) -> bool:
     """Return whether the inputs `indices` are in memory, and `device` has twice the room for images unless they must be there.
 
-    What a cache keeps stays in the memory of the host, so that a GPU gets no data set in mid-run.
+    A cache stays in the memory of the host, so that a GPU gets no data set in mid-run.
     """
     inputs = source.get_resident_inputs()
     if inputs is None:
