@@ -71,6 +71,8 @@ class Watchdog:
         self._closed = threading.Event()
         self._settling = threading.Event()
         self._contact_s = self._heard_s = time.monotonic()
+        self._last_read_s = 0.0  # when the last complete look at the store began
+        self._is_store_lost = False
         self._beat = ""
         self._neighbor: ProcessIdentity | None = None
         self._neighbor_left = False
@@ -156,15 +158,16 @@ class Watchdog:
             count = 0
             while not self._closed.wait(self._interval_s):
                 count += 1
+                start_s = time.monotonic()
                 store.set(f"beat/{rank}", b"%d" % count)
                 if store.check(["failure"]):
                     self._failure_known = True
                     self._failure = Failure.from_bytes(store.get("failure"))
                     return
                 self._read_neighbor(store)
-                self._contact_s = time.monotonic()
+                self._contact_s, self._last_read_s = time.monotonic(), start_s
         except (DistError, RuntimeError, OSError, RankError):
-            return
+            self._is_store_lost = True
 
     def _read_neighbor(self, store: SignedStore) -> None:
         if self._neighbor is None:
@@ -199,10 +202,12 @@ class Watchdog:
         rank, host = self._rendezvous.world.rank, socket.gethostname()
         if now - self._contact_s > self._timeout_s:
             return Failure(rank, host, "lost", 1, self.lost_contact_message, LOST_CONTACT_HINT)
+        is_death_certain = now - dead_since > 2 * self._interval_s and self._is_news_read(now, dead_since)
         if self._neighbor is None or self._neighbor_left:
             return None
-        if dead_since and now - dead_since > 2 * self._interval_s:
-            return self._post_failure(Failure(self._next, self._neighbor.host, "lost", 1, f"{neighbor} has died"))
+        if dead_since and is_death_certain:
+            failure = Failure(self._next, self._neighbor.host, "lost", 1, f"{neighbor} has died")
+            return self._rendezvous.report_failure(failure)
         if now - self._heard_s > self._timeout_s:
             state = self._neighbor.state
             state_descriptions = {
@@ -213,19 +218,17 @@ class Watchdog:
             description = state_descriptions.get(state, f"its state is {state}")
             text = f"{neighbor} sent no heartbeat for {self._timeout_s:g} s: {description}"
             hint = f"stacks of all ranks: {self._folder}/stacks-rank_*.txt; the deadline is launch.hang_timeout"
-            self._post_failure(Failure(self._next, self._neighbor.host, "hung", 1, text, hint))
+            failure = self._rendezvous.report_failure(Failure(self._next, self._neighbor.host, "hung", 1, text, hint))
             self._kill_hung_process(self._neighbor)
-            return Failure(self._next, self._neighbor.host, "hung", 1, text, hint)
+            return failure
         return None
 
-    def _post_failure(self, failure: Failure) -> Failure:
-        """Write the failure to the store in another thread, as it may not answer."""
+    def _is_news_read(self, now: float, dead_since: float) -> bool:
+        """Return whether the store was read after the neighbor's end, or does not answer.
 
-        def report_failure() -> None:
-            self._rendezvous.report_failure(failure)
-
-        self._start_thread(report_failure)
-        return failure
+        A neighbor writes why it ends before it ends, and this process may be slow to read it.
+        """
+        return self._last_read_s > dead_since or self._is_store_lost or now - self._contact_s > _LOST_CONTACT_S
 
     def _kill_hung_process(self, process: ProcessIdentity) -> None:
         """Make a hung process write its stacks, then kill it.
