@@ -88,8 +88,8 @@ class Display(Protocol):
 
     def refresh(self, state: LiveState) -> None: ...
 
-    def show_row(self, row: Mapping[str, Any]) -> None:
-        """Show a new row of metrics; rows of an evaluation stay visible."""
+    def show_row(self, row: Mapping[str, Any], is_best: bool = False) -> None:
+        """Show a new row of metrics; rows of an evaluation stay visible. `is_best`: BEST moved to its step."""
 
     def show_message(self, text: str, warning: bool = False) -> None:
         """Show a permanent message; a quiet display shows warnings only."""
@@ -112,11 +112,6 @@ class Pace:
         """Record a refresh that began at `started_s` and ends now."""
         now = time.perf_counter()
         self.next_s = now + max(self.min_interval_s, (now - started_s) / _COST_SHARE)
-
-
-def is_improvement(row: Mapping[str, Any], metric: MetricInfo, best: float) -> bool:
-    """Return whether the row's metric is better than `best`, or is the first one."""
-    return metric.is_better(to_float(row.get(metric.name)), best)
 
 
 def to_float(value: Any, default: float = math.nan) -> float:

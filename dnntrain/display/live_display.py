@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import Style
 
-from dnntrain.display.base import Header, LiveState, Pace, is_improvement, to_float
+from dnntrain.display.base import Header, LiveState, Pace, to_float
 from dnntrain.display.console import CleanConsole, CleanLive
 from dnntrain.display.live_panel import History, Line, format_opening, format_panel, format_table_head, format_table_row
 
@@ -81,7 +81,7 @@ class TerminalDisplay:
             self._draw(self._live.refresh)
         self._pace.record_refresh(started)
 
-    def show_row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any], is_best: bool = False) -> None:
         split, state = row.get("split"), self._state
         state.step = max(state.step, int(to_float(row.get("step"), 0)))
         if state.total_steps:
@@ -94,7 +94,7 @@ class TerminalDisplay:
             state.examples_per_s = to_float(row.get("examples_per_s"), state.examples_per_s)
             self._losses.add(state.loss)
         elif split in ("val", "test"):
-            self._print_row(row)
+            self._print_row(row, is_best)
         elif split == "event":
             self._print(
                 [("  ", "plain"), (f"step {row.get('step')}: {row.get('reason') or row.get('event')}", "warning")]
@@ -127,15 +127,11 @@ class TerminalDisplay:
         """
         return max(10, min(self._console.width - 1, _MAX_WIDTH))
 
-    def _print_row(self, row: Mapping[str, Any]) -> None:
+    def _print_row(self, row: Mapping[str, Any], is_best: bool) -> None:
         state = self._state
         if row["split"] == "val":
-            is_best = is_improvement(row, state.metric_info, state.best)
             state.metric = to_float(row.get(state.metric_info.name))
-            if is_best:
-                state.best = state.metric
-        else:
-            is_best = False
+            state.best = state.metric if is_best else state.best
         if not self._has_table:
             self._has_table = True
             self._print(format_table_head(self._header.headline, self._width))

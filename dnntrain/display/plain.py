@@ -14,7 +14,6 @@ from dnntrain.display.base import (
     format_learning_rate,
     format_metric,
     format_throughput,
-    is_improvement,
     to_float,
 )
 from dnntrain.protocols import LOSS, MetricInfo
@@ -38,7 +37,7 @@ class QuietDisplay:
     def refresh(self, state: LiveState) -> None:
         pass
 
-    def show_row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any], is_best: bool = False) -> None:
         pass
 
     def show_message(self, text: str, warning: bool = False) -> None:
@@ -56,7 +55,7 @@ class JsonDisplay(QuietDisplay):
         super().__init__(stream)
         self._output = SafeStream(output)
 
-    def show_row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any], is_best: bool = False) -> None:
         json_row = {
             name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in row.items()
@@ -77,28 +76,23 @@ class PlainDisplay:
         self._use_color = use_color
         self._every_s = every_s
         self._metrics: tuple[MetricInfo, ...] = (LOSS,)
-        self._best = math.nan
         self._total_steps = 0
 
     def start(self, header: Header) -> None:
-        self._total_steps, self._metrics, self._best = header.steps, header.metrics, header.best
+        self._total_steps, self._metrics = header.steps, header.metrics
         self._stream.write_line(f"{header.title}: {describe_run(header)}")
         self._stream.write_line(f"run directory: {header.run_dir}")
         self.next_refresh = time.perf_counter() + min(2.0, self._every_s)
 
     def refresh(self, state: LiveState) -> None:
-        self._best = state.best
         self._stream.write_line(format_state(state))
         # A long run needs fewer lines: at most about a hundred for each tenfold of its age.
         self.next_refresh = time.perf_counter() + min(max(self._every_s, state.elapsed_s / 100), 60.0)
 
-    def show_row(self, row: Mapping[str, Any]) -> None:
+    def show_row(self, row: Mapping[str, Any], is_best: bool = False) -> None:
         if row.get("split") == "event":
             self._stream.write_line(f"step {row.get('step')}: {row.get('event')}: {row.get('reason', '')}")
         elif row.get("split") in ("val", "test"):
-            is_best = row["split"] == "val" and is_improvement(row, self._metrics[0], self._best)
-            if is_best:
-                self._best = to_float(row.get(self._metrics[0].name))
             line = format_row(row, self._metrics, self._total_steps) + (", best so far" if is_best else "")
             self._stream.write_line(line, _GREEN if is_best and self._use_color else None)
 

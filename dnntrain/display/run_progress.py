@@ -53,7 +53,8 @@ class RunProgress:
             self._train = row
         elif row["split"] == "val":
             self._val = row
-        self._display.show_row(row)
+        best_step = None if self._trainer is None else self._trainer.evaluator.best_step
+        self._display.show_row(row, is_best=row["split"] == "val" and row["step"] == best_step)
         self.tick(int(row["step"]))
 
     def tick(self, step: int) -> None:

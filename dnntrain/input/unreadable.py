@@ -57,6 +57,6 @@ def check_failure_limit(failures: dict[int, str], total: int) -> None:
 
 
 def describe_skipped(reasons: Collection[str]) -> str:
-    """Return the number of examples that were skipped, with the reason for the first."""
+    """Return the number of examples that were skipped, with the reason for the first by name."""
     verb = "was" if len(reasons) == 1 else "were"
-    return f"{pluralize(len(reasons), 'unreadable example')} {verb} skipped; the first: {next(iter(reasons))}"
+    return f"{pluralize(len(reasons), 'unreadable example')} {verb} skipped; the first: {min(reasons)}"

@@ -18,7 +18,12 @@ from dnntrain.planning.batch_size import (
 )
 from dnntrain.planning.checks.combinations import find_refusals
 from dnntrain.planning.checks.federated import make_run_timetable
-from dnntrain.planning.checks.memory import can_keep_decoded, check_reader_memory, check_state_fits
+from dnntrain.planning.checks.memory import (
+    can_keep_decoded,
+    check_reader_memory,
+    check_state_fits,
+    count_ranks_of_machine,
+)
 from dnntrain.planning.checks.single_examples import find_single_example_refusals
 from dnntrain.planning.layout import Layout, plan_layout
 from dnntrain.planning.memory import estimate_memory
@@ -68,7 +73,7 @@ def make_plan(
     data = replace(data, cached=can_keep_decoded(config, data, ranks))
     memory = estimate_memory(config, data, model, layout.micro_batch_size, policy, process_bytes, layout.dims)
     if hardware.device == "cpu":
-        memory = replace(memory, data=memory.data + data.cached_bytes // ranks)
+        memory = replace(memory, data=memory.data + data.cached_bytes // count_ranks_of_machine(config, ranks))
     check_state_fits(config, memory, hardware, ranks)
     check_reader_memory(config, data, layout.micro_batch_size, ranks)
     return Plan(

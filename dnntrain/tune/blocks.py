@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -48,8 +47,7 @@ def fill_cache_of_run(session: Session) -> None:
     if agree(is_read_once(session)):
         world, source = session.world, session.data.dataset.train
         open_shared_cache(session.plan, source, world, session.device)
-        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-        fill_cache(source, session.data.train[world.local_rank :: local_ranks], _READING_S)
+        fill_cache(source, session.data.train[world.local_rank :: world.local_size], _READING_S)
         agree(0)  # no rank begins before all have read
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dnntrain.training import step_phases as phase
+from dnntrain.tune.probe import UNDECIDED
 from dnntrain.tune.remedies import CALLBACKS, COMMUNICATION, COMPUTE, DATA, ROWS, SMALL_BATCH
 from dnntrain.tune.why import WhyResult, select_best
 from dnntrain.utils.units import format_count, format_seconds
@@ -18,6 +19,9 @@ _TEXTS = {
     SMALL_BATCH: "small batch: the step takes little longer with more examples",
     COMPUTE: "compute: the passes through the network, and the update",
 }
+
+#: The sum of the phases may differ from the step by this share without a note.
+_PHASES_TOLERANCE = 0.05
 
 #: The effect of a remedy on the result.
 _GRADES = {
@@ -38,12 +42,18 @@ def format_why(result: WhyResult) -> Iterator[str]:
         parts = {part: value for part, value in step.phases.items() if part.startswith(f"{name}/")}
         for part, value in parts.items():
             yield f"    {part.partition('/')[2]:<18} {1000 * value:>9.3f} ms {value / total:>6.1%}"
+    if abs(total - step.seconds) > _PHASES_TOLERANCE * step.seconds:
+        yield f"  the phases are timed in other steps: they add up to {1000 * total:.3g} ms"
     for item in result.rates:
         achieved, attainable = (f"{format_count(value)}{item.unit}" for value in (item.achieved, item.attainable))
         yield f"{item.name}: {achieved} of {attainable} that this machine reaches ({item.share:.0%})"
     yield f"bottleneck  {_TEXTS[result.bottleneck]}{_name_owner(result)}"
     best = select_best(result)
-    yield "remedies, measured in turns with the line as it is:" if best else "remedies: none of those tried is faster"
+    undecided = [item for item in result.remedies if item.probe.verdict.startswith(UNDECIDED)]
+    if best:
+        yield "remedies, measured in turns with the line as it is:"
+    else:
+        yield f"remedies: none of those tried is {'known to be ' if undecided else ''}faster"
     for tried in best:
         assert tried.probe.ratio is not None
         median, low, high = tried.probe.ratio
@@ -51,7 +61,11 @@ def format_why(result: WhyResult) -> Iterator[str]:
         words = " ".join(tried.probe.words)
         yield f"  {median:.2f} × ({low:.2f} to {high:.2f})  {words}  {_GRADES[tried.probe.grade]}{start}"
     for other in [item for item in result.remedies if item not in best]:
-        yield f"  not better: {' '.join(other.probe.words)} ({other.probe.verdict})"
+        words, verdict = " ".join(other.probe.words), other.probe.verdict
+        if other in undecided:
+            yield f"  {UNDECIDED}: {words} ({verdict.removeprefix(f'{UNDECIDED}: ')}). --budget gives more time"
+        else:
+            yield f"  not better: {words} ({verdict})"
     if result.untried:
         yield f"  no time for: {' '.join(result.untried)}. --budget gives more"
     if result.note:

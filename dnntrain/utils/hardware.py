@@ -40,7 +40,7 @@ class Hardware:
     """The hardware of a machine.
 
     `device` is the type of the training device (cpu, cuda, mps). `capability` of a CUDA device is
-    (major, minor).
+    (major, minor). `cpu_vendor` is that of an x86 processor, such as GenuineIntel.
     """
 
     device: str = "cpu"
@@ -51,6 +51,19 @@ class Hardware:
     cpu_features: tuple[str, ...] = ()
     cores: int = 1
     memory_bytes: int = 0
+    cpu_vendor: str = ""
+
+    @property
+    def fast_bf16_feature(self) -> str:
+        """The processor feature that multiplies bf16 matrices faster than float32 ones; empty if there is none.
+
+        AMX does on all processors. AVX512-bf16 does on AMD's; on Intel's, which have it beside AMX, it
+        takes up to twice the time of float32 (docs/benchmarks.md).
+        """
+        if "amx_bf16" in self.cpu_features:
+            return "amx_bf16"
+        has_fast_vectors = "avx512_bf16" in self.cpu_features and self.cpu_vendor != "GenuineIntel"
+        return "avx512_bf16" if has_fast_vectors else ""
 
 
 def probe_hardware(device: str = "auto") -> Hardware:
@@ -60,8 +73,8 @@ def probe_hardware(device: str = "auto") -> Hardware:
     """
     hide_noise()
     kind, count, name, capability = _detect_accelerator(device)
-    model, features = _detect_processor()
-    return Hardware(kind, count, name, capability, model, features, count_cores(), read_memory_bytes())
+    model, features, vendor = _detect_processor()
+    return Hardware(kind, count, name, capability, model, features, count_cores(), read_memory_bytes(), vendor)
 
 
 def probe_hardware_without_torch(device: str) -> Hardware | None:
@@ -147,21 +160,22 @@ def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
     raise make_absent_error(device)
 
 
-def _detect_processor() -> tuple[str, tuple[str, ...]]:
-    """Return (model name, features) from /proc/cpuinfo.
+def _detect_processor() -> tuple[str, tuple[str, ...], str]:
+    """Return (model name, features, vendor) from /proc/cpuinfo.
 
-    No features if it cannot be read.
+    No features and no vendor if it cannot be read.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return platform.processor() or platform.machine(), ()
+        return platform.processor() or platform.machine(), (), ""
     values: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
         values.setdefault(key.strip(), value.strip())
     flags = set((values.get("flags") or values.get("Features") or "").split())
-    return values.get("model name", platform.machine()), tuple(name for name in _FEATURES if name in flags)
+    features = tuple(name for name in _FEATURES if name in flags)
+    return values.get("model name", platform.machine()), features, values.get("vendor_id", "")
 
 
 def count_cores() -> int:

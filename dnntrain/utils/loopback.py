@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from dnntrain.utils.world import read_local_size
+
 LOOPBACK_ADDRESS = "127.0.0.1"
 
 #: More than the ranks of any machine: all of them connect before the store serves the first.
@@ -23,8 +25,8 @@ def is_single_machine(environ: Mapping[str, str] | None = None) -> bool:
     They do if this machine has as many ranks as the run, or if they meet at a loopback address.
     """
     environ = os.environ if environ is None else environ
-    num_local_ranks = environ.get("LOCAL_WORLD_SIZE", "")
-    if num_local_ranks and num_local_ranks == environ.get("WORLD_SIZE"):
+    num_local_ranks = read_local_size(environ)
+    if num_local_ranks and str(num_local_ranks) == environ.get("WORLD_SIZE"):
         return True
     host = environ.get("MASTER_ADDR", "").lower()
     return host in ("localhost", "::1") or host.startswith("127.")

@@ -11,6 +11,12 @@ from dnntrain.errors import ConfigError
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+def read_local_size(environ: Mapping[str, str] | None = None) -> int | None:
+    """Return the number of ranks on this machine; None if the launcher does not set it."""
+    text = (os.environ if environ is None else environ).get("LOCAL_WORLD_SIZE", "")
+    return int(text) if text.isdecimal() else None
+
+
 @dataclass(frozen=True)
 class World:
     """The place of this process among all ranks: `rank` of `size`.
@@ -27,6 +33,11 @@ class World:
     def is_main(self) -> bool:
         """Whether this is the one rank that writes files and prints."""
         return self.rank == 0
+
+    @property
+    def local_size(self) -> int:
+        """The number of ranks on this machine."""
+        return read_local_size() or self.size
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> World:

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="passes over all images, counted from the start of the loader")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--loader-only", action="store_true")
+    parser.add_argument("--only", help="the loaders whose names have one of these words, as auto,decode_image")
     options = parser.parse_args()
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}, {options.workers} workers")
     with tempfile.TemporaryDirectory() as name:
@@ -82,6 +83,8 @@ def compare(folder: Path, size: int, options: argparse.Namespace) -> None:
         print("timm is not installed")
     else:
         makers["timm"] = lambda: iterate_timm(folder / "train", size, options.workers)
+    if options.only:
+        makers = {name: make for name, make in makers.items() if any(word in name for word in options.only.split(","))}
     train = (lambda images, labels: None) if options.loader_only else make_training()
     rates: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(options.rounds):

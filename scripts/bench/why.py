@@ -94,7 +94,7 @@ def list_cases(folder: Path) -> dict[str, Case]:
         ),
         "callback": Case("callbacks", (*SMALL, "reg=[sleeper]")),
     }
-    if not {"amx_bf16", "avx512_bf16"} & set(probe_hardware("cpu").cpu_features):
+    if not probe_hardware("cpu").fast_bf16_feature:
         print("bf16: left out, since this processor does not compute it fast")
         del cases["bf16"]
     return cases

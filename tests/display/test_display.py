@@ -55,7 +55,7 @@ for step in range(1, 21):
     row = {"step": step, "epoch": step / 10, "examples": step, "wall_s": step / 10}
     display.show_row({**row, "split": "train", "loss": 1 / step, "lr": 0.001, "examples_per_s": 1000.0})
     if step % 10 == 0:
-        display.show_row({**row, "split": "val", "loss": 1 / step, "accuracy": step / 20})
+        display.show_row({**row, "split": "val", "loss": 1 / step, "accuracy": step / 20}, is_best=True)
     display.refresh(LiveState(step, 20, step / 10, 2.0, step / 20, step / 10, 1.0, 1 / step, examples_per_s=950.0))
     if step == 15:
         print("a library warns", file=sys.stderr)

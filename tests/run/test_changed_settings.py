@@ -84,6 +84,26 @@ def test_a_run_from_the_checkpoint_of_another_run_has_a_best_state_of_its_own(ru
 
 
 @pytest.mark.slow
+def test_the_screen_marks_each_step_to_which_the_best_weights_move(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of equally good states the later one is kept."""
+    words = (
+        "data=digits",
+        "model=mlp",
+        "train.max_examples=100",
+        "train.duration=3ep",
+        "optim.lr=1e-12",
+        "sched=constant",
+    )
+    assert main([*words, "log.report=false", f"run_dir={tmp_path}/ties"]) == 0
+    rows = val_rows(tmp_path / "ties")
+    assert len({row["accuracy"] for row in rows}) == 1
+    assert result(tmp_path / "ties")["best_step"] == rows[-1]["step"]
+    assert capfd.readouterr().err.count("best so far") == len(rows) == 3
+
+
+@pytest.mark.slow
 def test_the_screen_calls_no_value_the_best_so_far_that_is_worse_than_before_the_resume(
     run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,21 @@ def test_the_best_three_remedies_come_first() -> None:
     remedies = tuple(tried(str(number), 9.0 - number, 2.0, 9.0) for number in range(4))
     step = StepTime(0.01, 32, {"forward": 0.004, "callbacks/reg.a": 0.005, "gaps": 0.001})
     failed = tried("memory", verdict="cannot run: no room")
-    result = WhyResult(step, (Rate("optimizer", 1e9, 4e9, "B/s"),), CALLBACKS, (*remedies, failed), ("late=1",), 1.0)
+    open_one = tried("slow", verdict="undecided: 1.30 × as fast after 3 pairs of blocks")
+    every = (*remedies, failed, open_one)
+    result = WhyResult(step, (Rate("optimizer", 1e9, 4e9, "B/s"),), CALLBACKS, every, ("late=1",), 1.0)
     assert [item.kind for item in select_best(result)] == ["0", "1", "2"]
     lines = list(format_why(result))
     assert lines[0] == "a step takes 10 ms: 32 examples, 3,200 examples/s"
     assert "bottleneck  callbacks: a method's own code takes a large part of the step (reg.a)" in lines
     assert "  9.00 × (2.00 to 9.00)  0=1  the same numbers" in lines
     assert "  not better: memory=1 (cannot run: no room)" in lines
+    assert "  undecided: slow=1 (1.30 × as fast after 3 pairs of blocks). --budget gives more time" in lines
+    assert not any("add up to" in line for line in lines)
+    slower = replace(result, step=replace(step, seconds=0.011), remedies=(failed, open_one))
+    assert "  the phases are timed in other steps: they add up to 10 ms" in list(format_why(slower))
+    assert "remedies: none of those tried is known to be faster" in list(format_why(slower))
+    assert "remedies: none of those tried is faster" in list(format_why(replace(result, remedies=(failed,))))
     assert any(line.startswith("optimizer: 1.00 GB/s of 4.00 GB/s") for line in lines)
 
 
@@ -168,8 +177,7 @@ def test_bf16_is_a_remedy_of_a_run_in_fp32_where_the_processor_computes_it_fast(
     remedies = [remedy for remedy in list_remedies(session, step) if remedy.words == ("precision=bf16",)]
     assert [(remedy.kind, remedy.grade) for remedy in remedies] == [(COMPUTE, SpeedGrade.STATISTICAL)]
     probe = run_probe(ProbeRequest(line, (), ("precision=bf16",), SpeedGrade.STATISTICAL), 10.0, None)
-    is_fast = bool({"amx_bf16", "avx512_bf16"} & set(session.hardware.cpu_features))
-    assert probe.verdict.partition(":")[0] == ("faster" if is_fast else "not faster")
+    assert probe.verdict.partition(":")[0] == ("faster" if session.hardware.fast_bf16_feature else "not faster")
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from dnntrain.utils.hardware import Hardware
 class AutoPrecision(PrecisionChoice):
     """Select bf16, fp16 or fp32 by the hardware.
 
-    bf16 on a GPU of capability 8.0 or more, and on a CPU with AMX or AVX512-bf16; fp16 on older
-    GPUs; else fp32.
+    bf16 on a GPU of capability 8.0 or more, and on a CPU with AMX, or with AVX512-bf16 that is not
+    Intel's; fp16 on older GPUs; else fp32.
     """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
@@ -29,9 +29,10 @@ class AutoPrecision(PrecisionChoice):
                 return PrecisionPolicy("float16", True, f"auto: {hardware.device_name} computes fp16, not bf16")
             return PrecisionPolicy(None, False, f"auto: capability {major}.{minor} has no fast half precision")
         if hardware.device == "cpu":
-            bf16_features = [name for name in ("amx_bf16", "avx512_bf16") if name in hardware.cpu_features]
-            if bf16_features:
-                return PrecisionPolicy("bfloat16", False, f"auto: this CPU computes bf16 ({bf16_features[0]})")
+            if feature := hardware.fast_bf16_feature:
+                return PrecisionPolicy("bfloat16", False, f"auto: this CPU computes bf16 fast ({feature})")
+            if "avx512_bf16" in hardware.cpu_features:
+                return PrecisionPolicy(None, False, "auto: this CPU has no AMX, and computes fp32 faster than bf16")
             return PrecisionPolicy(None, False, "auto: this CPU has neither AMX nor AVX512-bf16")
         return PrecisionPolicy(None, False, f"auto: fp32 on {hardware.device}")
 

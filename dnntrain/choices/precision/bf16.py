@@ -19,9 +19,8 @@ class Bf16(PrecisionChoice):
     """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
-        is_slow = hardware.device == "cpu" and not {"amx_bf16", "avx512_bf16", "bf16"} & set(hardware.cpu_features)
-        return PrecisionPolicy(
-            "bfloat16",
-            uses_loss_scale=False,
-            reason="asked for" + ("; this CPU emulates it, slowly" if is_slow else ""),
-        )
+        reason = "asked for"
+        if hardware.device == "cpu" and not hardware.fast_bf16_feature:
+            is_native = bool({"avx512_bf16", "bf16"} & set(hardware.cpu_features))
+            reason += "; fp32 may be faster on this CPU" if is_native else "; this CPU emulates it, slowly"
+        return PrecisionPolicy("bfloat16", uses_loss_scale=False, reason=reason)

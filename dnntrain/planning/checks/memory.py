@@ -64,7 +64,7 @@ def check_state_fits(config: RunConfig, memory: Memory, hardware: Hardware, rank
     On the CPU, the ranks of a machine share its memory. Raises ConfigError with the memory that they
     need.
     """
-    sharing_ranks = _count_ranks_of_machine(config, ranks) if hardware.device == "cpu" else 1
+    sharing_ranks = count_ranks_of_machine(config, ranks) if hardware.device == "cpu" else 1
     needed_bytes = (memory.weights + memory.gradients + memory.optimizer) * sharing_ranks
     if hardware.memory_bytes and needed_bytes > hardware.memory_bytes and config.cluster.world_size is None:
         raise ConfigError(
@@ -82,7 +82,7 @@ def check_reader_memory(config: RunConfig, data: DataFacts, micro_batch_size: in
     """
     if data.resident or config.cluster.world_size is not None:
         return
-    sharing_ranks = _count_ranks_of_machine(config, ranks)
+    sharing_ranks = count_ranks_of_machine(config, ranks)
     evaluated = min(config.eval.batch_size, max(data.val, data.test)) if data.is_read_again else 0
     batch_bytes = (micro_batch_size + evaluated) * math.prod(data.spec.inputs.shape)
     check_shared_memory(batch_bytes, choose_worker_count(config.data.num_workers, ranks), sharing_ranks)
@@ -99,12 +99,13 @@ def can_keep_decoded(config: RunConfig, data: DataFacts, ranks: int) -> bool:
         if pipeline == "cached":
             raise ConfigError(f"data.pipeline=cached is not possible: {reason}", "use data.pipeline=auto")
         return False
-    copies = 1 if can_share_between_ranks() else _count_ranks_of_machine(config, ranks)
+    copies = 1 if can_share_between_ranks() else count_ranks_of_machine(config, ranks)
     cached_bytes = copies * replace(data, cached=True).cached_bytes
     return pipeline == "cached" or (pipeline == "auto" and cached_bytes <= read_memory_bytes() * _CACHE_SHARE)
 
 
-def _count_ranks_of_machine(config: RunConfig, ranks: int) -> int:
+def count_ranks_of_machine(config: RunConfig, ranks: int) -> int:
+    """Return how many of the ranks share the memory of a machine."""
     return max(1, ranks // max(config.launch.nodes, 1))
 
 

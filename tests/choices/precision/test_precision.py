@@ -15,7 +15,9 @@ from dnntrain.utils.hardware import Hardware, probe_hardware
     ("hardware", "name", "reason"),
     [
         (Hardware(cpu_features=("avx2", "amx_bf16")), "bf16", "amx_bf16"),
-        (Hardware(cpu_features=("avx512_bf16",)), "bf16", "avx512_bf16"),
+        (Hardware(cpu_features=("avx512_bf16",), cpu_vendor="AuthenticAMD"), "bf16", "avx512_bf16"),
+        (Hardware(cpu_features=("avx512_bf16", "amx_bf16"), cpu_vendor="GenuineIntel"), "bf16", "amx_bf16"),
+        (Hardware(cpu_features=("avx512_bf16",), cpu_vendor="GenuineIntel"), "fp32", "no AMX"),
         (Hardware(cpu_features=("avx2", "avx512f")), "fp32", "neither AMX nor AVX512-bf16"),
         (Hardware("cuda", capability=(9, 0), device_name="H100"), "bf16", "H100"),
         (Hardware("cuda", capability=(7, 5), device_name="T4"), "fp16", "T4"),
@@ -37,6 +39,9 @@ def test_what_is_asked_for_is_given() -> None:
 
 def test_bf16_on_a_processor_without_it_is_said_to_be_slow() -> None:
     assert "slowly" in Bf16().build(Hardware(cpu_features=("avx2",))).reason
+    intel = Hardware(cpu_features=("avx512_bf16",), cpu_vendor="GenuineIntel")
+    assert "fp32 may be faster" in Bf16().build(intel).reason
+    assert Bf16().build(Hardware(cpu_features=("amx_bf16",))).reason == "asked for"
 
 
 def test_this_machine_is_detected() -> None:
