@@ -116,13 +116,14 @@ class DecodedCache:
             self._is_present[index] = 1
 
 
-def fill_cache(source: Source, indices: Index, seconds: float = math.inf) -> None:
+def fill_cache(source: Source, indices: Index, seconds: float = math.inf) -> bool:
     """Read the examples `indices` that the cache of a source lacks, for at most about `seconds`.
 
-    Unreadable examples are left to the reader. Does nothing for a source without a cache.
+    Returns whether the time sufficed. Unreadable examples are left to the reader. Does nothing for a
+    source without a cache.
     """
     if not isinstance(source, CachingSource) or not source.has_cache:
-        return
+        return True
     deadline = time.perf_counter() + seconds
 
     def read(index: int) -> None:
@@ -134,6 +135,7 @@ def fill_cache(source: Source, indices: Index, seconds: float = math.inf) -> Non
 
     for _ in map_in_threads(read, indices.tolist()):
         pass
+    return time.perf_counter() < deadline
 
 
 def _order_accesses() -> None:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dnntrain.errors import ConfigError
 from dnntrain.tune.speed_settings import is_read_once
 
 if TYPE_CHECKING:
@@ -39,16 +40,22 @@ def agree(number: float) -> int:
 def fill_cache_of_run(session: Session) -> None:
     """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured.
 
-    All ranks call it, and each rank of a machine reads a part.
+    All ranks call it, and each rank of a machine reads a part. Raises ConfigError on all of them if that
+    takes too long: some steps would read files, and the others would not.
     """
+    from dnntrain.distributed.collectives import reduce_any
     from dnntrain.input.decoded_cache import fill_cache
     from dnntrain.training.data import open_shared_cache
 
     if agree(is_read_once(session)):
         world, source = session.world, session.data.dataset.train
         open_shared_cache(session.plan, source, world, session.device)
-        fill_cache(source, session.data.train[world.local_rank :: world.local_size], _READING_S)
-        agree(0)  # no rank begins before all have read
+        is_filled = fill_cache(source, session.data.train[world.local_rank :: world.local_size], _READING_S)
+        if reduce_any(not is_filled, session.device):  # no rank begins before all have read
+            raise ConfigError(
+                f"the training examples, which this run keeps in memory, take more than {_READING_S:.0f} s to read",
+                "measure a part of them with train.max_examples=N, or the first epoch with data.pipeline=streaming",
+            )
 
 
 def make_first_steps(run: Callable[[int], float], most: int, fewest: int = FEWEST_FIRST_STEPS) -> list[float]:

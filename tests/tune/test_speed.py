@@ -16,6 +16,7 @@ from waiting_transform import make_waiting_words
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
+from dnntrain.errors import ConfigError
 from dnntrain.input.decoded_cache import CachingSource
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
@@ -144,6 +145,19 @@ def test_readers_matter_to_a_run_that_keeps_its_images_only_in_the_first_epoch(t
         source = session.data.dataset.train
         assert isinstance(source, CachingSource)
         assert source.has_cached(session.data.train) == (not has_readers)
+
+
+@pytest.mark.slow
+def test_a_mixture_of_steps_that_read_files_and_memory_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, count=40)
+    words = ("data=image_folder", f"data.root={tmp_path}", "data.image_size=8", "data.pipeline=cached", "model=mlp")
+    session = open_session(decode_config(compose((*words, "train.duration=2ep"), quiet=True)), World())
+    monkeypatch.setattr("dnntrain.tune.blocks._READING_S", 0.0)
+    with pytest.raises(ConfigError, match="take more than 0 s to read") as raised:
+        fill_cache_of_run(session)
+    assert "train.max_examples=N" in raised.value.hint
 
 
 def test_the_line_has_the_settings_that_were_kept() -> None:
