@@ -7,6 +7,7 @@ dnntrain.load("runs/first").predict("photo.png")
 from __future__ import annotations
 
 from dnntrain.utils.threads import shorten_wait
+from dnntrain.utils.torch_import import pause_collection_while_torch_loads
 
 # typing is not imported for these: a signal ends a command well from the moment this package is imported.
 TYPE_CHECKING = False
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from dnntrain.api import evaluate, load, plan, predict, train
 
 
-# Before torch is imported, which reads the variables once: every process of dnntrain imports this package first.
+# Both before torch is imported: every process of dnntrain imports this package first.
 shorten_wait()
+pause_collection_while_torch_loads()
 
 
 def __dir__() -> list[str]:
