@@ -18,8 +18,6 @@ from dnntrain.config.digest import compute_digest
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError
-from dnntrain.planning.checks.early import check_new_run
-from dnntrain.run.resume_checks import find_refusals
 from dnntrain.sweep.check_process import CheckProcess
 from dnntrain.sweep.compose_trials import ComposedTrial, compose_trials, find_value_mistakes, list_value_checks
 from dnntrain.sweep.grid import Combination, make_combinations
@@ -140,6 +138,14 @@ def _prepare_queued(
     # A trial that was submitted has been checked: its status needs neither its choices nor torch.
     submitted = {index for index, path in enumerate(paths) if (path / JOB_FILE).is_file()}
     planned = [index for index, trial in enumerate(trials) if trial.model == index]
+    # Before the checks: the other process still imports torch.
+    plans = {
+        index: make_queued_trial(index + 1, trials[index].combination, trials[index].config, paths[index])
+        for index in planned
+    }
+    sweep = QueuedSweep(
+        folder, tuple(_copy_plan(trial, plans, index, paths[index]) for index, trial in enumerate(trials))
+    )
     for index in planned:
         if index not in submitted:
             texts = checker.call(find_job_mistakes, trials[index].config, paths[index])
@@ -148,13 +154,7 @@ def _prepare_queued(
         mistakes += checker.call(find_value_mistakes, checks)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
-    plans = {
-        index: make_queued_trial(index + 1, trials[index].combination, trials[index].config, paths[index])
-        for index in planned
-    }
-    return QueuedSweep(
-        folder, tuple(_copy_plan(trial, plans, index, paths[index]) for index, trial in enumerate(trials))
-    )
+    return sweep
 
 
 def prepare_trial(
@@ -194,6 +194,8 @@ def _check_distinct(trials: Sequence[ComposedTrial]) -> None:
 
 def check_without_torch(trials: Sequence[ComposedTrial], folder: Path) -> None:
     """Raise the mistakes that are found before torch is imported, each with its trial."""
+    from dnntrain.planning.checks.early import check_new_run
+
     mistakes, errors = [], []
     for trial in trials:
         try:
@@ -243,6 +245,8 @@ def _find_changed(path: Path, config: dict[str, Any]) -> list[str]:
     """Return the reasons why a trial cannot resume in `path`, where it began with other settings."""
     if not (path / "checkpoints" / "LAST").exists() or not (path / "config.yaml").exists():
         return []
+    from dnntrain.run.resume_checks import find_refusals
+
     return [f"{path.name}: {reason}" for reason in find_refusals(read_saved_config(path), {**config})]
 
 

@@ -86,6 +86,8 @@ class TrialStatus:
 
 def read_status(trial: Trial) -> TrialStatus:
     """Read the status of `trial` from its folder: done, waiting or broken off."""
+    if not trial.folder.is_dir():
+        return TrialStatus()
     result = read_intact_json(trial.folder / "result.json")
     is_done = result.get("status") == "done" and result.get("config_digest") == trial.config_digest
     if is_done and not _lacks_report(trial):

@@ -158,3 +158,16 @@ def test_mistakes_of_all_kinds_are_reported_at_once(tmp_path: Path, dnntrain: ob
     )  # type: ignore[operator]
     assert result.returncode == 2
     assert "4 mistakes" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "why", "-m"])
+def test_a_wrong_key_is_found_before_numpy_is_imported(command: str, tmp_path: Path) -> None:
+    """Hydra, which reads the line, is the only large library that such an answer waits for."""
+    script = (
+        "import sys\nfrom dnntrain.cli.main import main\n"
+        f"code = main([{command!r}, 'optm=sgd', 'seed=1,2' if {command == '-m'} else 'seed=1'])\n"
+        "sys.exit(code if 'numpy' not in sys.modules else 99)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 2, answer.stderr
+    assert "there is no key 'optm'" in answer.stderr

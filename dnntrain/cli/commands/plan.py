@@ -9,7 +9,6 @@ from dataclasses import replace
 from dnntrain.cli.formatting import format_rows
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
-from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.utils.downloads import forbid_downloads
 from dnntrain.utils.machine_load import describe_current_load
 from dnntrain.utils.world import World
@@ -21,7 +20,10 @@ def run(arguments: Arguments) -> int:
     For several ranks it includes their memory, their traffic and the time of a step.
     """
     world = World.from_environ()
-    config = decode_new_run(compose(arguments.overrides, arguments.config_dir), world, plan_only=True)
+    composed = compose(arguments.overrides, arguments.config_dir)
+    from dnntrain.planning.checks.early import decode_new_run
+
+    config = decode_new_run(composed, world, plan_only=True)
     from dnntrain.run.session import drop_init_weights_if_resuming, open_session
 
     with forbid_downloads("dnntrain plan downloads nothing"):

@@ -20,9 +20,10 @@ def run(arguments: Arguments) -> int:
     if options["search"] != "grid" or options["stop_early"] or options["metrics"]:
         return _run_search(arguments)
     from dnntrain.sweep.prepare import prepare_sweep
-    from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, submit_sweep
 
     sweep = prepare_sweep(arguments.overrides, arguments.config_dir, jobs=options["jobs"], quiet=arguments.quiet)
+    from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, submit_sweep
+
     if isinstance(sweep, QueuedSweep):
         statuses = submit_sweep(sweep, arguments.config_dir, options["jobs"], options["dry_run"])
         print(format_queue(sweep, statuses, arguments.json))

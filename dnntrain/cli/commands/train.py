@@ -9,7 +9,6 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.config.rank_layout import add_rank_layout
 from dnntrain.config.run_config import RunConfig
-from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.utils.words import add_config_dir
 from dnntrain.utils.world import World
 
@@ -20,6 +19,8 @@ def run(arguments: Arguments) -> int:
     # A lone process checks the line first of all. Of several ranks, the main one composes for all.
     composed = compose(arguments.overrides, arguments.config_dir) if not world.is_launched else None
 
+    # A mistake in the line ends the command before these imports.
+    from dnntrain.planning.checks.early import decode_new_run
     from dnntrain.run.runner import run_training
 
     overrides = add_rank_layout(arguments.overrides, arguments.config_dir, world)
