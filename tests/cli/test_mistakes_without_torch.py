@@ -160,7 +160,7 @@ def test_mistakes_of_all_kinds_are_reported_at_once(tmp_path: Path, dnntrain: ob
     assert "4 mistakes" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "why", "-m"])
+@pytest.mark.parametrize("command", ["train", "plan", "-m"])
 def test_a_wrong_key_is_found_before_numpy_is_imported(command: str, tmp_path: Path) -> None:
     """Hydra, which reads the line, is the only large library that such an answer waits for."""
     script = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
+from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.utils.world import World
 
 
@@ -15,10 +16,7 @@ def run(arguments: Arguments) -> int:
     """Print a table, or JSON. The result for a run as it was trained is kept in its folder."""
     path = _get_path(arguments)
     if path is None:
-        composed = compose(arguments.overrides, arguments.config_dir)
-        from dnntrain.planning.checks.early import decode_new_run
-
-        decode_new_run(composed, World())
+        decode_new_run(compose(arguments.overrides, arguments.config_dir), World())
     from dnntrain.run.session import open_session
     from dnntrain.tune.lines import Line
     from dnntrain.tune.why import WHY_FILE, explain_step_time
