@@ -53,9 +53,12 @@ class RunProgress:
             self._train = row
         elif row["split"] == "val":
             self._val = row
-        best_step = None if self._trainer is None else self._trainer.evaluator.best_step
-        self._display.show_row(row, is_best=row["split"] == "val" and row["step"] == best_step)
+        self._display.show_row(row, is_best=row["split"] == "val" and row["step"] == self._find_best_step())
         self.tick(int(row["step"]))
+
+    def _find_best_step(self) -> int | None:
+        evaluator = None if self._trainer is None else self._trainer.evaluator
+        return None if evaluator is None or evaluator.best is None else evaluator.best_step
 
     def tick(self, step: int) -> None:
         """Redraw if the display is due."""

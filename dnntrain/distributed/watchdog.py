@@ -180,7 +180,7 @@ class Watchdog:
             self._beat, self._heard_s = beat, time.monotonic()
 
     def _monitor_neighbor(self) -> None:
-        """Check the results of `_send_heartbeats`, without using a socket."""
+        """Check the results of `_send_heartbeats`; only a failure is written to the store from here."""
         dead_since = 0.0
         last_check = time.monotonic()
         while not self._closed.wait(self._interval_s):
@@ -191,8 +191,10 @@ class Watchdog:
             last_check = now
             if self._failure is None:
                 is_dead = self._neighbor is not None and not self._neighbor_left and self._neighbor.state in "XZ"
-                dead_since = (dead_since or now) if is_dead else 0.0
-                self._failure = self._detect_failure(now, dead_since)
+                dead_since = (dead_since or time.monotonic()) if is_dead else 0.0
+                detected = self._detect_failure(now, dead_since)
+                # The other thread may have read a failure meanwhile.
+                self._failure = detected or self._failure
             if self._failure is not None:
                 self._end_run(self._failure)
                 return
@@ -202,13 +204,14 @@ class Watchdog:
         rank, host = self._rendezvous.world.rank, socket.gethostname()
         if now - self._contact_s > self._timeout_s:
             return Failure(rank, host, "lost", 1, self.lost_contact_message, LOST_CONTACT_HINT)
-        is_death_certain = now - dead_since > 2 * self._interval_s and self._is_news_read(now, dead_since)
+        # Before `_neighbor_left` is read: the other thread sets that first, and then the time of its look.
+        is_dead = now - dead_since > 2 * self._interval_s and self._has_read_store_since(dead_since, now)
         if self._neighbor is None or self._neighbor_left:
             return None
-        if dead_since and is_death_certain:
+        if dead_since and is_dead:
             failure = Failure(self._next, self._neighbor.host, "lost", 1, f"{neighbor} has died")
             return self._rendezvous.report_failure(failure)
-        if now - self._heard_s > self._timeout_s:
+        if self._contact_s - self._heard_s > self._timeout_s:
             state = self._neighbor.state
             state_descriptions = {
                 "T": "it is stopped (SIGSTOP)",
@@ -223,12 +226,12 @@ class Watchdog:
             return failure
         return None
 
-    def _is_news_read(self, now: float, dead_since: float) -> bool:
-        """Return whether the store was read after the neighbor's end, or does not answer.
+    def _has_read_store_since(self, start_s: float, now: float) -> bool:
+        """Return whether a look at the store began after `start_s`; also if the store does not answer.
 
         A neighbor writes why it ends before it ends, and this process may be slow to read it.
         """
-        return self._last_read_s > dead_since or self._is_store_lost or now - self._contact_s > _LOST_CONTACT_S
+        return self._last_read_s > start_s or self._is_store_lost or now - self._contact_s > _LOST_CONTACT_S
 
     def _kill_hung_process(self, process: ProcessIdentity) -> None:
         """Make a hung process write its stacks, then kill it.

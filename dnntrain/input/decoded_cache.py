@@ -119,23 +119,25 @@ class DecodedCache:
 def fill_cache(source: Source, indices: Index, seconds: float = math.inf) -> bool:
     """Read the examples `indices` that the cache of a source lacks, for at most about `seconds`.
 
-    Returns whether the time sufficed. Unreadable examples are left to the reader. Does nothing for a
-    source without a cache.
+    Returns whether the time sufficed for all. Unreadable examples are left to the reader. Does nothing
+    for a source without a cache.
     """
     if not isinstance(source, CachingSource) or not source.has_cache:
         return True
     deadline = time.perf_counter() + seconds
 
-    def read(index: int) -> None:
-        if time.perf_counter() < deadline and not source.has_cached(np.array([index])):
-            with suppress(DataError):
-                source.read(index)
-                if isinstance(source, MaskSource):
-                    source.read_mask(index)
+    def read(index: int) -> bool:
+        if source.has_cached(np.array([index])):
+            return True
+        if time.perf_counter() >= deadline:
+            return False
+        with suppress(DataError):
+            source.read(index)
+            if isinstance(source, MaskSource):
+                source.read_mask(index)
+        return True
 
-    for _ in map_in_threads(read, indices.tolist()):
-        pass
-    return time.perf_counter() < deadline
+    return all(list(map_in_threads(read, indices.tolist())))
 
 
 def _order_accesses() -> None:

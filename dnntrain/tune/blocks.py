@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dnntrain.errors import ConfigError
 from dnntrain.tune.speed_settings import is_read_once
+from dnntrain.utils.world import read_local_size
 
 if TYPE_CHECKING:
     from dnntrain.run.session import Session
@@ -37,11 +38,11 @@ def agree(number: float) -> int:
     return int(gather_tensors(torch.tensor([int(number)]), "cpu")[0])
 
 
-def fill_cache_of_run(session: Session) -> None:
+def fill_cache_of_run(session: Session, must_be_full: bool = True) -> None:
     """Read the training examples that a run of several epochs keeps in memory: later epochs are to be measured.
 
     All ranks call it, and each rank of a machine reads a part. Raises ConfigError on all of them if that
-    takes too long: some steps would read files, and the others would not.
+    takes too long and the cache `must_be_full`: some steps would read files, and the others would not.
     """
     from dnntrain.distributed.collectives import reduce_any
     from dnntrain.input.decoded_cache import fill_cache
@@ -50,8 +51,11 @@ def fill_cache_of_run(session: Session) -> None:
     if agree(is_read_once(session)):
         world, source = session.world, session.data.dataset.train
         open_shared_cache(session.plan, source, world, session.device)
-        is_filled = fill_cache(source, session.data.train[world.local_rank :: world.local_size], _READING_S)
-        if reduce_any(not is_filled, session.device):  # no rank begins before all have read
+        num_local_ranks = read_local_size()
+        part = slice(world.local_rank, None, num_local_ranks) if num_local_ranks else slice(None)
+        is_full = fill_cache(source, session.data.train[part], _READING_S)
+        # No rank continues before all have read.
+        if reduce_any(not is_full, session.device) and must_be_full:
             raise ConfigError(
                 f"the training examples, which this run keeps in memory, take more than {_READING_S:.0f} s to read",
                 "measure a part of them with train.max_examples=N, or the first epoch with data.pipeline=streaming",

@@ -40,7 +40,7 @@ def measure_memory(request: Mapping[str, Any], world: World | None = None) -> di
     from dnntrain.utils.hardware import read_peak_bytes
 
     config = Line.from_json(request["line"]).decode(request["words"])
-    line = open_line(config, keeps_callbacks=True, world=world or World())
+    line = open_line(config, keeps_callbacks=True, world=world or World(), is_timed=False)
     with closing(line):
         line.make_first_steps()
         peak_bytes = read_peak_bytes(line.device)

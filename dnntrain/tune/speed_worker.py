@@ -239,8 +239,11 @@ def compute_median_ratio(old: Sequence[float], new: Sequence[float], examples: f
     return statistics.median(before / after * examples for before, after in zip(old, new, strict=True))
 
 
-def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLine:
-    """Build the trainer of a line."""
+def open_line(config: RunConfig, keeps_callbacks: bool, world: World, is_timed: bool = True) -> TimedLine:
+    """Build the trainer of a line.
+
+    Raises ConfigError if its steps are to be timed, and its cache of examples cannot be filled.
+    """
     from dnntrain.run.scratch import build_scratch_trainer
     from dnntrain.run.session import open_session
     from dnntrain.training.loop import iterate_steps
@@ -254,7 +257,7 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World) -> TimedLi
             losses.append(float(row["loss"]))
 
     trainer = build_scratch_trainer(session, UNREACHED_STEPS, record_loss, keeps_callbacks)
-    fill_cache_of_run(session)
+    fill_cache_of_run(session, must_be_full=is_timed)
     trainer.start_session()
     build_s, plan, steps = time.perf_counter() - started, session.plan, iterate_steps(trainer.loop)
     return TimedLine(trainer, steps, plan.threads, plan.batch_size, session.device, build_s, losses)

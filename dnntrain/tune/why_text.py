@@ -42,7 +42,7 @@ def format_why(result: WhyResult) -> Iterator[str]:
         parts = {part: value for part, value in step.phases.items() if part.startswith(f"{name}/")}
         for part, value in parts.items():
             yield f"    {part.partition('/')[2]:<18} {1000 * value:>9.3f} ms {value / total:>6.1%}"
-    if abs(total - step.seconds) > _PHASES_TOLERANCE * step.seconds:
+    if step.phases and abs(total - step.seconds) > _PHASES_TOLERANCE * step.seconds:
         yield f"  the phases are timed in other steps: they add up to {1000 * total:.3g} ms"
     for item in result.rates:
         achieved, attainable = (f"{format_count(value)}{item.unit}" for value in (item.achieved, item.attainable))
@@ -64,6 +64,8 @@ def format_why(result: WhyResult) -> Iterator[str]:
         words, verdict = " ".join(other.probe.words), other.probe.verdict
         if other in undecided:
             yield f"  {UNDECIDED}: {words} ({verdict.removeprefix(f'{UNDECIDED}: ')}). --budget gives more time"
+        elif other.probe.verdict == "faster":
+            yield f"  faster too: {words}"
         else:
             yield f"  not better: {words} ({verdict})"
     if result.untried:

@@ -57,8 +57,8 @@ class Hardware:
     def fast_bf16_feature(self) -> str:
         """The processor feature that multiplies bf16 matrices faster than float32 ones; empty if there is none.
 
-        AMX does on all processors. AVX512-bf16 does on AMD's; on Intel's, which have it beside AMX, it
-        takes up to twice the time of float32 (docs/benchmarks.md).
+        AMX does on all processors. AVX512-bf16 does on AMD's; on Intel's it takes up to twice the time
+        of float32 (docs/benchmarks.md).
         """
         if "amx_bf16" in self.cpu_features:
             return "amx_bf16"

@@ -1,7 +1,7 @@
 """Import torch in less time: no collection of cyclic garbage while its modules run.
 
-They make half a million objects that stay, and each full collection would visit all of them. This
-module imports nothing that Python has not loaded by itself.
+They make objects that stay for as long as the process lives, and each full collection would visit
+all of them. This module imports only `gc` and `sys`, which are part of the interpreter.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class _TorchFinder:
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "torch":
             return None
-        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
-        spec = next((spec for finder in others if (spec := finder.find_spec(name, path, target))), None)
+        later = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        finders = [finder for finder in later if hasattr(finder, "find_spec")]
+        spec = next((spec for finder in finders if (spec := finder.find_spec(name, path, target))), None)
         if spec is not None and hasattr(spec.loader, "exec_module"):
             self._pause_execution(spec.loader)
         return spec
@@ -39,7 +40,7 @@ class _TorchFinder:
         execute = loader.exec_module  # type: ignore[attr-defined]
 
         def execute_without_collection(module: ModuleType) -> None:
-            del loader.exec_module  # type: ignore[attr-defined]
+            vars(loader).pop("exec_module", None)
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             is_enabled = gc.isenabled()
@@ -49,7 +50,7 @@ class _TorchFinder:
             finally:
                 if is_enabled:
                     if _is_process_of_a_command():
-                        gc.freeze()  # later collections need not visit what stays
+                        gc.freeze()  # later collections do not visit the objects of torch
                     gc.enable()
 
         loader.exec_module = execute_without_collection  # type: ignore[attr-defined]
@@ -57,7 +58,10 @@ class _TorchFinder:
 
 def _is_process_of_a_command() -> bool:
     """Return whether this is `dnntrain …` or `python -m dnntrain…`, and not another program that imports dnntrain."""
-    words = sys.orig_argv[1:]
-    script = words[0] if words else ""
-    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    return script.rpartition("/")[2] == "dnntrain" or module.partition(".")[0] == "dnntrain"
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return next(words, "").partition(".")[0] == "dnntrain"
+        if not word.startswith("-"):
+            return word.rpartition("/")[2] == "dnntrain"
+    return False

@@ -34,11 +34,6 @@ class World:
         """Whether this is the one rank that writes files and prints."""
         return self.rank == 0
 
-    @property
-    def local_size(self) -> int:
-        """The number of ranks on this machine."""
-        return read_local_size() or self.size
-
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> World:
         """Return the world that torchrun describes, or one process without torchrun."""

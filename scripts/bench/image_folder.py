@@ -85,6 +85,8 @@ def compare(folder: Path, size: int, options: argparse.Namespace) -> None:
         makers["timm"] = lambda: iterate_timm(folder / "train", size, options.workers)
     if options.only:
         makers = {name: make for name, make in makers.items() if any(word in name for word in options.only.split(","))}
+        if not makers:
+            raise SystemExit(f"--only {options.only} names no loader")
     train = (lambda images, labels: None) if options.loader_only else make_training()
     rates: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(options.rounds):
@@ -94,7 +96,8 @@ def compare(folder: Path, size: int, options: argparse.Namespace) -> None:
             else:
                 rates[name].append(measure(make(), train, options.steps))
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    best = max(medians[name] for name in medians if not name.startswith("dnntrain"))
+    others = [rate for name, rate in medians.items() if not name.startswith("dnntrain")]
+    best = max(others or medians.values())
     for name, rate in medians.items():
         print(f"{size} px  {name:<20} {rate:7.0f} images/s  {rate / best:5.2f} x the best of the others")
 

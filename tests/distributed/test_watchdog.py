@@ -86,15 +86,17 @@ def test_a_slow_rank_learns_why_the_other_one_ended(end: str, tmp_path: Path, mo
         first.put("who/0", json.dumps(vars(watched)).encode())
         watchdog = Watchdog(second, 4.0, tmp_path / "logs", failures.append)
         watchdog.start()
-        while len(beats) < 6:
-            time.sleep(0.01)
-        is_slow.set()
-        assert is_waiting.wait(20)
-        if end == "reports a failure":
-            first.report_failure(Failure(0, "here", "hung", 1, "waited until the deadline"))
-        if end == "is done":
-            first.mark_done()
-        process.kill()
+        try:
+            while len(beats) < 6:
+                time.sleep(0.01)
+            is_slow.set()
+            assert is_waiting.wait(20)
+            if end == "reports a failure":
+                first.report_failure(Failure(0, "here", "hung", 1, "waited until the deadline"))
+            if end == "is done":
+                first.mark_done()
+        finally:
+            process.kill()
     assert has_ended.wait(3 if end == "is done" else 20) == (end != "is done")
     watchdog.close()
     expected = {"reports a failure": ["hung"], "is done": [], "is killed": ["lost"]}

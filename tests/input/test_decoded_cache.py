@@ -267,6 +267,10 @@ def test_auto_keeps_what_fits_into_an_eighth_of_the_memory(folder: Path, monkeyp
     assert any(shown in text for _, text in plan.format_rows())
     assert plan.memory.data - open_plan(folder, "data.pipeline=streaming").memory.data == kept_bytes
     assert open_plan(folder, "train.max_examples=20").data.cached_bytes < kept_bytes
+    for tasks in (1, 2):  # each machine keeps all examples, which its ranks share
+        layout = ("parallel=ddp", "launch=slurm", "launch.nodes=2", f"launch.nproc={tasks}")
+        kept, streamed = (open_plan(folder, *layout, f"data.pipeline={name}") for name in ("auto", "streaming"))
+        assert kept.memory.data - streamed.memory.data == kept_bytes // tasks
     assert memory._CACHE_SHARE == 1 / 8
     monkeypatch.setattr(memory, "_CACHE_SHARE", (kept_bytes + 1) / read_memory_bytes())
     assert open_plan(folder).data.cached

@@ -9,6 +9,7 @@ import pytest
 
 from dnntrain.errors import DataError
 from dnntrain.input.read_errors import explain_unreadable_data
+from dnntrain.input.unreadable import describe_skipped
 from dnntrain.utils.explain_error import explain_error
 
 
@@ -28,3 +29,9 @@ def test_a_lack_of_file_handles_is_not_the_fault_of_the_data() -> None:
 def test_an_error_of_the_data_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images"), explain_unreadable_data():
         raise DataError("no images")
+
+
+def test_the_named_skipped_example_does_not_depend_on_the_order_of_reading() -> None:
+    reasons = ["b.png: it is empty", "a.png: it is empty"]
+    for order in (reasons, reasons[::-1]):
+        assert describe_skipped(order) == "2 unreadable examples were skipped; the first: a.png: it is empty"

@@ -17,7 +17,7 @@ from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError
-from dnntrain.input.decoded_cache import CachingSource
+from dnntrain.input.decoded_cache import CachingSource, fill_cache
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.session import open_session
@@ -158,6 +158,9 @@ def test_a_mixture_of_steps_that_read_files_and_memory_is_not_measured(
     with pytest.raises(ConfigError, match="take more than 0 s to read") as raised:
         fill_cache_of_run(session)
     assert "train.max_examples=N" in raised.value.hint
+    fill_cache_of_run(session, must_be_full=False)
+    fill_cache(session.data.dataset.train, session.data.train)
+    fill_cache_of_run(session)
 
 
 def test_the_line_has_the_settings_that_were_kept() -> None:

@@ -100,18 +100,19 @@ def test_the_best_three_remedies_come_first() -> None:
     remedies = tuple(tried(str(number), 9.0 - number, 2.0, 9.0) for number in range(4))
     step = StepTime(0.01, 32, {"forward": 0.004, "callbacks/reg.a": 0.005, "gaps": 0.001})
     failed = tried("memory", verdict="cannot run: no room")
-    open_one = tried("slow", verdict="undecided: 1.30 × as fast after 3 pairs of blocks")
-    every = (*remedies, failed, open_one)
+    undecided = tried("slow", verdict="undecided: 1.30 × as fast after 3 pairs of blocks")
+    every = (*remedies, failed, undecided)
     result = WhyResult(step, (Rate("optimizer", 1e9, 4e9, "B/s"),), CALLBACKS, every, ("late=1",), 1.0)
     assert [item.kind for item in select_best(result)] == ["0", "1", "2"]
     lines = list(format_why(result))
     assert lines[0] == "a step takes 10 ms: 32 examples, 3,200 examples/s"
     assert "bottleneck  callbacks: a method's own code takes a large part of the step (reg.a)" in lines
     assert "  9.00 × (2.00 to 9.00)  0=1  the same numbers" in lines
+    assert "  faster too: 3=1" in lines
     assert "  not better: memory=1 (cannot run: no room)" in lines
     assert "  undecided: slow=1 (1.30 × as fast after 3 pairs of blocks). --budget gives more time" in lines
     assert not any("add up to" in line for line in lines)
-    slower = replace(result, step=replace(step, seconds=0.011), remedies=(failed, open_one))
+    slower = replace(result, step=replace(step, seconds=0.011), remedies=(failed, undecided))
     assert "  the phases are timed in other steps: they add up to 10 ms" in list(format_why(slower))
     assert "remedies: none of those tried is known to be faster" in list(format_why(slower))
     assert "remedies: none of those tried is faster" in list(format_why(replace(result, remedies=(failed,))))

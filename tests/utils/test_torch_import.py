@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-#: Stands in for torch: it says whether garbage is collected while it is imported.
+#: The code of a package named torch: it says whether garbage is collected while it is imported.
 TORCH = "import gc\nprint(gc.isenabled())\n"
 
 
@@ -31,17 +31,26 @@ def test_a_search_for_torch_does_not_end_the_pause(tmp_path: Path) -> None:
     assert run(tmp_path, script) == ["False"]
 
 
+def test_dnntrain_may_be_imported_twice_before_torch(tmp_path: Path) -> None:
+    script = "import dnntrain, importlib\nimportlib.reload(dnntrain)\nimport torch\nprint(gc.isenabled())"
+    assert run(tmp_path, script) == ["False", "True"]
+
+
 @pytest.mark.parametrize(
     ("words", "is_command"),
     [
         (["python", "-m", "dnntrain", "plan"], True),
         (["python", "-u", "-m", "dnntrain.run.worker", "runs/a"], True),
         (["python", "/bin/dnntrain", "plan"], True),
+        (["python", "-u", "/bin/dnntrain", "-m", "seed=1,2"], True),
         (["python", "train.py", "dnntrain"], False),
+        (["python", "train.py", "-m", "dnntrain"], False),
         (["python", "-m", "pytest", "dnntrain"], False),
     ],
 )
-def test_what_stays_is_frozen_in_processes_of_commands(words: list[str], is_command: bool, tmp_path: Path) -> None:
+def test_objects_of_torch_are_frozen_in_processes_of_commands(
+    words: list[str], is_command: bool, tmp_path: Path
+) -> None:
     script = f"sys.orig_argv = {words}\nimport dnntrain, torch\nprint(gc.get_freeze_count() > 1000)"
     assert run(tmp_path, script) == ["False", str(is_command)]
 

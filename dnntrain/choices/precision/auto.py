@@ -14,8 +14,8 @@ from dnntrain.utils.hardware import Hardware
 class AutoPrecision(PrecisionChoice):
     """Select bf16, fp16 or fp32 by the hardware.
 
-    bf16 on a GPU of capability 8.0 or more, and on a CPU with AMX, or with AVX512-bf16 that is not
-    Intel's; fp16 on older GPUs; else fp32.
+    bf16 on a GPU of capability 8.0 or more, on a CPU with AMX, and on an AMD CPU with AVX512-bf16;
+    fp16 on older GPUs; else fp32.
     """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:

@@ -21,6 +21,8 @@ class Bf16(PrecisionChoice):
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         reason = "asked for"
         if hardware.device == "cpu" and not hardware.fast_bf16_feature:
-            is_native = bool({"avx512_bf16", "bf16"} & set(hardware.cpu_features))
-            reason += "; fp32 may be faster on this CPU" if is_native else "; this CPU emulates it, slowly"
+            if "avx512_bf16" in hardware.cpu_features:
+                reason += "; fp32 may be faster on this CPU"
+            elif "bf16" not in hardware.cpu_features:
+                reason += "; this CPU emulates it, slowly"
         return PrecisionPolicy("bfloat16", uses_loss_scale=False, reason=reason)

@@ -21,6 +21,7 @@ def run(arguments: Arguments) -> int:
     """
     world = World.from_environ()
     composed = compose(arguments.overrides, arguments.config_dir)
+    # A mistake in the line ends the command before these imports.
     from dnntrain.planning.checks.early import decode_new_run
 
     config = decode_new_run(composed, world, plan_only=True)
