@@ -222,11 +222,13 @@ def compare_times(old: Sequence[float], new: Sequence[float], examples: float) -
 
     `old` and `new` are seconds of a step, pair by pair; `examples` are those of a new step over those of
     an old one. The interval is that of paired differences of logarithms, and valid after any number of
-    pairs: the search may stop as soon as it leaves out 1.
+    pairs: the search may stop as soon as it leaves out 1. It is widened to hold the median, which may
+    lie outside if the load of the machine changes meanwhile.
     """
     differences = [math.log(before / after * examples) for before, after in zip(old, new, strict=True)]
     interval = compute_effect_interval(differences)
-    return Ratio(compute_median_ratio(old, new, examples), math.exp(interval.low), math.exp(interval.high))
+    median = compute_median_ratio(old, new, examples)
+    return Ratio(median, min(math.exp(interval.low), median), max(math.exp(interval.high), median))
 
 
 def is_decided(ratio: Ratio) -> bool:

@@ -98,7 +98,9 @@ def compute_effect_interval(
     """Return the confidence interval of the difference, valid after any number of pairs.
 
     It holds every shift that the e-process of the shifted differences has never rejected at
-    `alpha`. It is infinite before six pairs, because no sequence of five can reach 20.
+    `alpha`, and the mean, which differences that drift may have rejected earlier. If they have
+    rejected every shift, it is their range. It is infinite before six pairs, because no sequence of
+    five can reach 20.
     """
     values = np.asarray(_rescale(differences), dtype=np.float64)
     unit = max(map(abs, differences), default=0.0)
@@ -121,10 +123,9 @@ def compute_effect_interval(
     rejected = is_rejected(shifts)
     kept = np.flatnonzero(~rejected)
     if not len(kept):
-        middle = int(np.argmin(np.abs(shifts - center)))
-        kept = np.array([middle])
-    low = _refine(shifts, kept[0], -1, is_rejected) * unit
-    high = _refine(shifts, kept[-1], 1, is_rejected) * unit
+        return EffectInterval(float(values.min()) * unit, float(values.max()) * unit)
+    low = min(_refine(shifts, kept[0], -1, is_rejected), center) * unit
+    high = max(_refine(shifts, kept[-1], 1, is_rejected), center) * unit
     return EffectInterval(low, high)
 
 

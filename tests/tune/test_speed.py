@@ -100,6 +100,9 @@ def test_the_interval_of_a_ratio_may_be_looked_at_after_each_pair() -> None:
     assert wrong <= 9  # 5 are expected at most; an interval for one number of pairs is wrong in about 20
     faster = compare_times([0.02, 0.021, 0.019, 0.0205, 0.02, 0.0195, 0.02], [0.01] * 7, 1.0)
     assert 1 < faster.low < faster.median < faster.high
+    for old in ([0.01] * 8 + [0.013] * 12, [0.01] * 8 + [0.012] * 4):  # the machine got busier
+        drifting = compare_times(old, [0.0105] * len(old), 1.0)
+        assert drifting.low <= drifting.median <= drifting.high
     assert compare_times([0.01] * 6, [0.012] * 6, 2.0).median == pytest.approx(2 / 1.2)
 
 

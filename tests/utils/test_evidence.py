@@ -132,3 +132,12 @@ def test_e_bh_keeps_the_strongest_claims():
     assert select_by_e_bh([45.0, 41.0, 0.5, 2.0]) == [True, True, False, False]
     assert select_by_e_bh([39.0, 30.0, 20.0, 2.0]) == [False, False, False, False]
     assert select_by_e_bh([]) == []
+
+
+def test_differences_that_drift_have_an_interval_that_holds_their_mean():
+    drifting = [-0.05 + 0.001 * number for number in range(8)] + [0.2 + 0.001 * number for number in range(12)]
+    for count in range(6, 21):
+        interval = compute_effect_interval(drifting[:count])
+        assert interval.low - 1e-9 <= np.mean(drifting[:count]) <= interval.high + 1e-9
+    assert interval.low == pytest.approx(min(drifting))  # every shift was rejected at some time
+    assert interval.high == pytest.approx(max(drifting))
