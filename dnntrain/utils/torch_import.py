@@ -32,7 +32,7 @@ class _TorchFinder:
         later = sys.meta_path[sys.meta_path.index(self) + 1 :]
         finders = [finder for finder in later if hasattr(finder, "find_spec")]
         spec = next((spec for finder in finders if (spec := finder.find_spec(name, path, target))), None)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
+        if spec is not None and hasattr(spec.loader, "exec_module") and hasattr(spec.loader, "__dict__"):
             self._pause_execution(spec.loader)
         return spec
 
