@@ -27,7 +27,7 @@ class _TorchFinder:
     """Finds torch as the other finders do, and lets its import pause garbage collection."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "torch":
+        if name != "torch" or self not in sys.meta_path:
             return None
         later = sys.meta_path[sys.meta_path.index(self) + 1 :]
         finders = [finder for finder in later if hasattr(finder, "find_spec")]
