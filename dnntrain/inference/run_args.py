@@ -21,6 +21,7 @@ from dnntrain.config.saved_config import CONFIG_NAME, read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.export.manifest import MANIFEST_NAME, is_export
 from dnntrain.nn.model_paths import has_checkpoint
+from dnntrain.utils.files import SWEEP_FILE
 from dnntrain.utils.hardware import probe_hardware_without_torch
 from dnntrain.utils.suggest import suggest_run
 from dnntrain.utils.words import get_key, read_words
@@ -59,6 +60,11 @@ def check_run(path: Path) -> None:
             raise CheckpointError(
                 f"{path} has {models[0]}, but no {MANIFEST_NAME} that describes it",
                 "restore it from a copy, or export again",
+            )
+        if (path / SWEEP_FILE).is_file():
+            raise ConfigError(
+                f"{path} is the folder of a sweep, not a run directory",
+                "repeat the command of the sweep to continue it, or name the folder of one trial in it",
             )
         raise ConfigError(f"{path} is not a run directory: it has no {CONFIG_NAME}", suggest_run(path))
 

@@ -55,6 +55,7 @@ def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
     from dnntrain.run.directory import RunDirectory
     from dnntrain.utils.files import make_folder, write_text
 
+    check_sbatch()
     directory = RunDirectory.open(config.run_dir, config.name)
     path = directory.path
     try:
@@ -69,6 +70,17 @@ def submit_job(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return {"status": "submitted", "job": job, "run_dir": str(path)}
 
 
+def check_sbatch() -> None:
+    """Raise ConfigError if this machine has no sbatch, before anything is written."""
+    import shutil
+
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            "sbatch was not found",
+            "submit from a login node of the cluster; dnntrain submit … --dry-run prints the script",
+        )
+
+
 def submit_script(script: Path, options: Sequence[str] = ()) -> str:
     """Call sbatch and return the number of the job. Raises ConfigError if it fails."""
     import subprocess
@@ -76,10 +88,6 @@ def submit_script(script: Path, options: Sequence[str] = ()) -> str:
     command = ["sbatch", "--parsable", *options, str(script)]
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise ConfigError(
-            "sbatch was not found", "submit from a login node of the cluster; --dry-run prints the script"
-        ) from None
     except subprocess.CalledProcessError as error:
         raise ConfigError(
             f"sbatch rejected the job: {error.stderr.strip()}", "dnntrain submit … --dry-run prints its script"

@@ -17,7 +17,7 @@ from dnntrain.config.decode import decode_light_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.run.directory import lock_folder
-from dnntrain.run.slurm_job import make_job_script, submit_script
+from dnntrain.run.slurm_job import check_sbatch, make_job_script, submit_script
 from dnntrain.sweep.grid import Combination
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.sweep.sweep_directory import (
@@ -77,14 +77,18 @@ def submit_sweep(
     """
     if dry_run:
         return read_statuses(sweep)
+    if not sweep.folder.exists():
+        check_sbatch()  # the lock makes the folder
     with lock_folder(sweep.folder):
         statuses = read_statuses(sweep)
-        write_list(sweep.folder, sweep.trials)
         waiting = [
             (trial, status)
             for trial, status in zip(sweep.trials, statuses, strict=True)
             if not status.is_done and status.status not in ("queued", "running")
         ]
+        if waiting:
+            check_sbatch()
+        write_list(sweep.folder, sweep.trials)
         try:
             for number, (trial, status) in enumerate(waiting):
                 slot = number % (limit or len(waiting))

@@ -14,12 +14,11 @@ from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import write_saved_config
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv
-from dnntrain.utils.files import make_folder, open_file, read_text, write_text
+from dnntrain.utils.files import SWEEP_FILE, make_folder, open_file, read_text, write_text
 from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.words import add_config_dir, join_words
 
-LIST_FILE = "sweep.json"
 RESULTS_FILE = "results.csv"
 
 #: The status of a trial that a search ended before its last step.
@@ -163,7 +162,7 @@ def find_trial_folders(folder: Path) -> list[Path] | None:
 
     None if `folder` does not belong to a sweep.
     """
-    if not (folder / LIST_FILE).is_file():
+    if not (folder / SWEEP_FILE).is_file():
         return None
     return [
         folder / item["trial"] for item in _read_list(folder) if (folder / item["trial"] / "metrics.jsonl").is_file()
@@ -172,7 +171,7 @@ def find_trial_folders(folder: Path) -> list[Path] | None:
 
 def _read_list(folder: Path) -> list[dict[str, Any]]:
     """Return the trials of sweep.json that name a folder directly below."""
-    trials = read_json(folder / LIST_FILE).get("trials")
+    trials = read_json(folder / SWEEP_FILE).get("trials")
     items = [item for item in trials if isinstance(item, dict)] if isinstance(trials, list) else []
     names = [str(item.get("trial", "")) for item in items]
     return [
@@ -193,7 +192,7 @@ def write_list(folder: Path, trials: Sequence[Trial]) -> None:
         }
         for trial in trials
     ]
-    write_json(folder / LIST_FILE, {"schema": 1, "trials": items})
+    write_json(folder / SWEEP_FILE, {"schema": 1, "trials": items})
 
 
 def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:

@@ -215,7 +215,7 @@ def list_attempts(settings: Sequence[SpeedSetting]) -> list[SpeedAttempt]:
 def note_skipped(result: SpeedResult, attempts: Sequence[SpeedAttempt], say: Say) -> None:
     """Note the attempts for which there is no time."""
     result.skipped += [attempt.text for attempt in attempts]
-    say(f"the budget is spent; not tried: {' '.join(result.skipped)}")
+    say(f"the budget is spent; not tried: {', '.join(result.skipped)}. --budget gives more time")
 
 
 def find_farthest_grade(probes: Iterable[Probe | MemoryProbe]) -> SpeedGrade:

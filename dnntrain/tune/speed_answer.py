@@ -63,7 +63,8 @@ def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, sa
     result = tune_speed(session, request, say)
     if not result.words:
         is_lost = any(not item["is_kept"] for item in result.details.get("judged", []))
-        nothing = f"nothing is better than the line as it is for --goal {request.goal}"
+        tried = "nothing that was tried" if result.skipped else "nothing"
+        nothing = f"{tried} is better than the line as it is for --goal {request.goal}"
         say(nothing + (" and keeps the accuracy" if is_lost else ""))
     is_judged = any(item["is_kept"] for item in result.details.get("judged", []))
     tuned_key = make_speed_key(*facts, result.words, is_judged=is_judged)

@@ -223,6 +223,10 @@ def find_data_file(folder: Path) -> Path | None:
     return None
 
 
+#: The file of a sweep's folder that lists its trials.
+SWEEP_FILE = "sweep.json"
+
+
 def is_run_directory(path: Path) -> bool:
     """Return whether `path` is a folder that holds a file of a run."""
     try:

@@ -100,6 +100,23 @@ def test_the_status_of_submitted_jobs_imports_no_torch(queue: Path, capsys: Capt
     assert [row["status"] for row in json.loads(process.stdout)] == ["queued"] * 3
 
 
+@pytest.mark.parametrize("line", [LINE, ("submit", "launch=slurm", "run_dir=a")])
+def test_without_sbatch_nothing_is_written(
+    line: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main([*line]) == 2
+    assert "sbatch was not found" in capsys.readouterr().err
+    assert not Path("a").exists()
+
+
+def test_the_folder_of_a_sweep_is_not_called_a_broken_run(queue: Path, capsys: Capture) -> None:
+    assert main([*LINE]) == 0
+    assert main(["resume", "a"]) == 2
+    assert "a is the folder of a sweep, not a run directory\n  repeat the command" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_queue_that_rejects_a_job_ends_the_command(queue: Path, capsys: Capture) -> None:
     (queue.parent / "programs" / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
