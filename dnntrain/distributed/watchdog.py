@@ -90,12 +90,9 @@ class Watchdog:
         if hasattr(faulthandler, "register"):
             faulthandler.register(STACKS_SIGNAL, self._stacks, all_threads=True)
         for body in (self._send_heartbeats, self._monitor_neighbor):
-            self._start_thread(body)
-
-    def _start_thread(self, body: Callable[[], object]) -> None:
-        thread = threading.Thread(target=body, name=f"dnntrain{body.__name__}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+            thread = threading.Thread(target=body, name=f"dnntrain{body.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def expect_exit(self) -> None:
         """Report that the training thread ends the run after an error."""
@@ -205,10 +202,10 @@ class Watchdog:
         if now - self._contact_s > self._timeout_s:
             return Failure(rank, host, "lost", 1, self.lost_contact_message, LOST_CONTACT_HINT)
         # Before `_neighbor_left` is read: the other thread sets that first, and then the time of its look.
-        is_dead = now - dead_since > 2 * self._interval_s and self._has_read_store_since(dead_since, now)
+        is_dead = 0 < dead_since < now - 2 * self._interval_s and self._has_read_store_since(dead_since, now)
         if self._neighbor is None or self._neighbor_left:
             return None
-        if dead_since and is_dead:
+        if is_dead:
             failure = Failure(self._next, self._neighbor.host, "lost", 1, f"{neighbor} has died")
             return self._rendezvous.report_failure(failure)
         if self._contact_s - self._heard_s > self._timeout_s:

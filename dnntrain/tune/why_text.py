@@ -64,7 +64,7 @@ def format_why(result: WhyResult) -> Iterator[str]:
         words, verdict = " ".join(other.probe.words), other.probe.verdict
         if other in undecided:
             yield f"  {UNDECIDED}: {words} ({verdict.removeprefix(f'{UNDECIDED}: ')}). --budget gives more time"
-        elif other.probe.verdict == "faster":
+        elif verdict == "faster":
             yield f"  faster too: {words}"
         else:
             yield f"  not better: {words} ({verdict})"
