@@ -9,6 +9,7 @@ from typing import Any
 
 from dnntrain.config.groups import GROUPS, LISTS
 from dnntrain.config.safety import find_key_problem, find_text_problem, find_value_problem, shorten
+from dnntrain.utils.words import get_key
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z0-9_]\w*)*")
 
@@ -45,6 +46,14 @@ class Override:
 def format_mistake(location: str, problem: str, hint: str = "") -> str:
     """Format one message: the location and the problem, with the fix on a second line."""
     return f"{location}: {problem}\n     {hint}" if hint else f"{location}: {problem}"
+
+
+def sort_mistakes(mistakes: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return each mistake once, in the order of the words that they begin with; those without a word come last."""
+    positions: dict[str, int] = {}
+    for position, word in enumerate(words):
+        positions.setdefault(get_key(word), position)
+    return sorted(dict.fromkeys(mistakes), key=lambda text: positions.get(get_key(text.partition(":")[0]), len(words)))
 
 
 def read_overrides(arguments: Sequence[str], mistakes: list[str]) -> list[Override]:

@@ -18,7 +18,7 @@ from dnntrain.config.choice_selection import select_choices
 from dnntrain.config.convert import MISSING, convert_value
 from dnntrain.config.groups import GROUPS, LISTS, OVERLAYS, SINGLE
 from dnntrain.config.key_table import KeyTable, UnknownKeyError
-from dnntrain.config.overrides import Override, format_mistake, read_overrides
+from dnntrain.config.overrides import Override, format_mistake, read_overrides, sort_mistakes
 from dnntrain.config.registry import Choice, Registry, load_registry
 from dnntrain.config.safety import find_key_problem, find_value_problem, has_interpolation
 from dnntrain.config.selection import Pick, Selection
@@ -69,7 +69,7 @@ def validate_overrides(
     for override in _iterate_file_settings(choice_registry, selection, mistakes):
         mistakes += find_override_mistakes(override, table)
     if mistakes:
-        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+        raise ConfigError.from_mistakes(sort_mistakes(mistakes, arguments))
     return ValidCommandLine(
         value_overrides, selection, choice_registry, (*choice_registry.problems, *_note_dropped_values(selection))
     )

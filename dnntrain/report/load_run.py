@@ -60,9 +60,7 @@ class RunData:
     @property
     def metrics(self) -> tuple[MetricInfo, ...]:
         """The metrics of the run's task, from plan.json."""
-        items = self.plan.get("metrics")
-        infos = [_read_metric_info(item) for item in items[:_MAX_METRICS]] if isinstance(items, list) else []
-        return tuple(info for info in infos if info is not None)
+        return read_metric_infos(self.plan)
 
     @property
     def metric(self) -> MetricInfo:
@@ -114,6 +112,13 @@ def read_run(path: Path) -> RunData:
         overrides=tuple((read_text(path / "overrides.txt", _MAX_TEXT_BYTES) or "").splitlines()),
         notes=tuple(notes),
     )
+
+
+def read_metric_infos(plan: Mapping[str, Any]) -> tuple[MetricInfo, ...]:
+    """Return the metrics that a plan.json describes."""
+    items = plan.get("metrics")
+    infos = [_read_metric_info(item) for item in items[:_MAX_METRICS]] if isinstance(items, list) else []
+    return tuple(info for info in infos if info is not None)
 
 
 def _read_metric_info(item: object) -> MetricInfo | None:

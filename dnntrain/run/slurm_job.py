@@ -77,7 +77,7 @@ def check_sbatch() -> None:
     if shutil.which("sbatch") is None:
         raise ConfigError(
             "sbatch was not found",
-            "submit from a login node of the cluster; dnntrain submit … --dry-run prints the script",
+            "submit from a login node of the cluster; --dry-run prints the script",
         )
 
 
@@ -89,7 +89,5 @@ def submit_script(script: Path, options: Sequence[str] = ()) -> str:
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:
-        raise ConfigError(
-            f"sbatch rejected the job: {error.stderr.strip()}", "dnntrain submit … --dry-run prints its script"
-        ) from None
+        raise ConfigError(f"sbatch rejected the job: {error.stderr.strip()}", "--dry-run prints its script") from None
     return process.stdout.strip().split(";")[0]

@@ -10,6 +10,7 @@ from typing import Any
 from dnntrain.config.build_choice import find_option_mistakes
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.line_composer import ComposedLine, LineComposer
+from dnntrain.config.overrides import sort_mistakes
 from dnntrain.config.registry import Choice
 from dnntrain.errors import ConfigError
 from dnntrain.sweep.grid import Combination, make_folder_name
@@ -64,7 +65,7 @@ def compose_trials(
             "     name another run_dir to start again, or init_from=PATH for weights to start from"
         )
     if mistakes:
-        raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+        raise ConfigError.from_mistakes(sort_mistakes(mistakes, combinations[0].words))
     models = _choose_models(combinations, lines)
     return [
         ComposedTrial(

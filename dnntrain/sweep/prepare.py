@@ -176,6 +176,7 @@ def prepare_trial(
         demand,
         plan.total_steps,
         3 * plan.model.flops_per_example * plan.batch_size,
+        plan.metrics[0],
     )
     return trial, session.hardware
 

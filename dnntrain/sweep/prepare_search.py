@@ -78,7 +78,8 @@ class SearchOptions:
 class Search:
     """A checked search.
 
-    metrics        the metrics that it optimizes; the first one is shown
+    metrics        the metrics that it optimizes
+    trial_metric   the metric of each trial, which the table shows
     num_trials     number of trials at most; None: every combination
     resource_sets  the parts of the machine, one for each trial that runs at once
     composer       composes the lines of its trials
@@ -88,6 +89,7 @@ class Search:
     space: SearchSpace
     options: SearchOptions
     metrics: tuple[MetricInfo, ...]
+    trial_metric: MetricInfo
     seed: int
     resource_sets: tuple[Resources, ...]
     composer: LineComposer
@@ -139,7 +141,9 @@ def prepare_search(
     resource_sets = divide_machine(demands, devices, list_cores(), hardware.memory_bytes, options.jobs)
     metrics = _choose_metrics(options, configs)
     seed = int(configs[0]["seed"])
-    return Search(folder, space, options, metrics, seed, tuple(resource_sets), composer, config_dir, identity)
+    return Search(
+        folder, space, options, metrics, trial.info, seed, tuple(resource_sets), composer, config_dir, identity
+    )
 
 
 def _check_local(configs: Sequence[Mapping[str, Any]], options: SearchOptions, words: Sequence[str]) -> None:

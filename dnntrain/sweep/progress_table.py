@@ -6,9 +6,9 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -16,6 +16,7 @@ from rich.table import Table
 from dnntrain.display.console import CleanConsole, CleanLive
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, write_results
 from dnntrain.sweep.trial_runner import ProgressTable
+from dnntrain.sweep.trial_text import describe_progress, format_value, list_best, summarize_trial
 from dnntrain.utils.streams import SafeStream, is_live_terminal
 from dnntrain.utils.terminal_text import clean_line
 from dnntrain.utils.units import format_seconds, pluralize
@@ -65,7 +66,7 @@ class PlainProgressTable(ProgressTable):
         """Print the final status of all trials."""
         if not self._quiet:
             console = CleanConsole(self._output, width=110)
-            console.print(make_table(self.trials, self.statuses, self.get_elapsed_s))
+            console.print(make_table(self.trials, self.statuses, self.get_elapsed_s, console.options.ascii_only))
 
     def say(self, text: str, important: bool = False) -> None:
         if important or not self._quiet:
@@ -143,7 +144,8 @@ class LiveProgressTable(PlainProgressTable):
 
     def close(self) -> None:
         self._live.stop()
-        self._console.print(make_table(self.trials, self.statuses, self.get_elapsed_s))
+        is_ascii = self._console.options.ascii_only
+        self._console.print(make_table(self.trials, self.statuses, self.get_elapsed_s, is_ascii))
 
     def on_refresh(self) -> None:
         self._live.refresh()
@@ -156,7 +158,7 @@ class LiveProgressTable(PlainProgressTable):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         max_rows = max(3, (options.height or console.height) - 7)
-        yield make_table(self.trials, self.statuses, self.get_elapsed_s, max_rows)
+        yield make_table(self.trials, self.statuses, self.get_elapsed_s, options.ascii_only, max_rows)
 
 
 def make_progress_table(
@@ -168,18 +170,25 @@ def make_progress_table(
 
 
 def make_table(
-    trials: Sequence[Trial], statuses: Sequence[TrialStatus], get_elapsed_s: Any, max_rows: int | None = None
+    trials: Sequence[Trial],
+    statuses: Sequence[TrialStatus],
+    get_elapsed_s: Callable[[int], float],
+    ascii_only: bool = False,
+    max_rows: int | None = None,
 ) -> Table:
     """Return a table with one row per trial.
 
-    With more than `max_rows` trials, the rows of `select_rows` are shown.
+    With more than `max_rows` trials, the rows of `select_rows` are shown. A star marks those of
+    `list_best`.
     """
     metric = trials[0].metric if trials else "metric"
     rich_table = Table(box=None, pad_edge=False, header_style="bright_black")
-    figures = ("step", f"val {metric}", f"test {metric}", "time")
+    best, mark = list_best(trials, statuses), "*" if ascii_only else "★"
+    figures = ("step", f"val {metric}", "", f"test {metric}", "time")
     for title in ("#", "trial", "status", *figures):
         is_right = title in ("#", *figures)
         rich_table.add_column(title, justify="right" if is_right else "left", no_wrap=title != "trial", overflow="fold")
+    notes = [f"{mark} best val {metric}"] if best else []
     indices = select_rows(statuses, max_rows)
     for index in indices:
         trial, trial_status = trials[index], statuses[index]
@@ -191,16 +200,17 @@ def make_table(
             clean_line(trial.label),
             clean_line(trial_status.status),
             f"{trial_status.step}{total}" if trial_status.step else "",
-            format_figure(trial_status.best if trial_status.best is not None else trial_status.metric),
-            format_figure(trial_status.value),
+            format_value(trial, trial_status.best if trial_status.best is not None else trial_status.metric),
+            mark if index in best else "",
+            format_value(trial, trial_status.value),
             "" if math.isnan(get_elapsed_s(index)) else format_seconds(get_elapsed_s(index)),
             style=_COLORS.get(trial_status.status, "red"),
         )
     if len(indices) < len(trials):
         hidden_statuses = [statuses[index].status for index in range(len(trials)) if index not in indices]
-        rich_table.caption = "not shown: " + ", ".join(
-            f"{hidden_statuses.count(status)} {status}" for status in dict.fromkeys(hidden_statuses)
-        )
+        counts = (f"{hidden_statuses.count(status)} {status}" for status in dict.fromkeys(hidden_statuses))
+        notes.append(f"not shown: {', '.join(counts)}")
+    rich_table.caption = "; ".join(notes) or None
     return rich_table
 
 
@@ -217,29 +227,6 @@ def select_rows(statuses: Sequence[TrialStatus], max_rows: int | None) -> list[i
         return {"running": 0, "waiting": 2, "broken off": 2, "done": 3}.get(status, 1)
 
     return sorted(sorted(range(len(statuses)), key=get_priority)[:max_rows])
-
-
-def describe_progress(trial: Trial, status: TrialStatus) -> str:
-    """Return the progress of a running trial: `step 200 of 600, val accuracy 0.6319`."""
-    total = f" of {trial.total_steps}" if trial.total_steps else ""
-    metric = f", val {trial.metric} {format_figure(status.metric)}" if status.metric is not None else ""
-    return f"step {status.step}{total}{metric}"
-
-
-def summarize_trial(trial: Trial, status: TrialStatus) -> str:
-    """Return the steps and figures of a trial in a few words."""
-    phrases = [pluralize(status.step, "step")]
-    if status.best is not None:
-        phrases.append(f"val {trial.metric} {format_figure(status.best)}")
-    if status.value is not None:
-        phrases.append(f"test {trial.metric} {format_figure(status.value)}")
-    if status.wall_s is not None:
-        phrases.append(format_seconds(status.wall_s))
-    return ", ".join(phrases)
-
-
-def format_figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _format_reason(status: TrialStatus) -> str:

@@ -9,13 +9,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dnntrain.config.decode import decode_light_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import decode_new_run
+from dnntrain.protocols.metric import MetricInfo
+from dnntrain.report.load_run import read_metric_infos
 from dnntrain.run.directory import lock_folder
 from dnntrain.run.slurm_job import check_sbatch, make_job_script, submit_script
 from dnntrain.sweep.grid import Combination
@@ -29,6 +31,7 @@ from dnntrain.sweep.sweep_directory import (
     write_list,
     write_results,
 )
+from dnntrain.sweep.trial_text import list_best, summarize_trial
 from dnntrain.utils.files import make_folder, write_text
 from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.units import pluralize
@@ -84,7 +87,7 @@ def submit_sweep(
         waiting = [
             (trial, status)
             for trial, status in zip(sweep.trials, statuses, strict=True)
-            if not status.is_done and status.status not in ("queued", "running")
+            if not status.is_done and not status.is_queued
         ]
         if waiting:
             check_sbatch()
@@ -145,13 +148,46 @@ def _read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
 
 
 def format_queue(sweep: QueuedSweep, statuses: Sequence[TrialStatus], as_json: bool) -> str:
-    """Return one line for each trial: its number, swept words, and status; or the rows of results.csv as JSON."""
-    pairs = list(zip(sweep.trials, statuses, strict=True))
+    """Return one line for each trial: its number, swept words, status and values; or the rows of results.csv as JSON."""
     if as_json:
-        return json.dumps([result_row(*pair) for pair in pairs], indent=1)
-    width = max(len(trial.label) for trial in sweep.trials)
-    lines = [f"{pluralize(len(sweep.trials), 'trial')}, a Slurm job for each: {sweep.folder}"]
-    for trial, status in pairs:
-        step = f" at step {status.step}" if status.step and not status.is_done else ""
-        lines.append(f"{trial.number:>4}  {trial.label:<{width}}  {status.status}{step}")
+        return json.dumps([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
+    trials = _add_metric_infos(sweep.trials, statuses)
+    best = list_best(trials, statuses)
+    width = max(len(trial.label) for trial in trials)
+    lines = [f"{pluralize(len(trials), 'trial')}, a Slurm job for each: {sweep.folder}"]
+    for index, (trial, status) in enumerate(zip(trials, statuses, strict=True)):
+        text = status.status
+        if status.is_done:
+            text += f", {summarize_trial(trial, status)}{' ★' if index in best else ''}"
+        elif status.step:
+            text += f" at step {status.step}"
+        lines.append(f"{trial.number:>4}  {trial.label:<{width}}  {text}")
+    if best:
+        lines.append(f"★ best val {trials[best[0]].metric}")
     return "\n".join(lines)
+
+
+def format_next_script(sweep: QueuedSweep, statuses: Sequence[TrialStatus]) -> str:
+    """Return the batch script of the first trial that would be submitted, with a heading; empty if none would."""
+    pairs = zip(sweep.trials, statuses, strict=True)
+    waiting = [trial for trial, status in pairs if not status.is_done and not status.is_queued]
+    if not waiting:
+        return ""
+    others = f", and {pluralize(len(waiting) - 1, 'other job')} alike" if len(waiting) > 1 else ""
+    script = make_job_script(decode_light_config(waiting[0].config)[0], waiting[0].folder)
+    return f"the batch script of trial {waiting[0].number}{others}:\n\n{script.rstrip()}"
+
+
+def _add_metric_infos(trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> list[Trial]:
+    """Return the trials with the description of their metric, which the jobs that are done have written."""
+    infos: dict[str, MetricInfo | None] = {}
+    described = []
+    for trial, status in zip(trials, statuses, strict=True):
+        if status.is_done:
+            key = json.dumps([trial.config["choices"].get("task"), trial.config.get("task"), trial.metric])
+            if key not in infos:
+                known = read_metric_infos(read_json(trial.folder / "plan.json"))
+                infos[key] = next((info for info in known if info.name == trial.metric), None)
+            trial = replace(trial, metric_info=infos[key])
+        described.append(trial)
+    return described

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,19 @@ def _prepare(search: Search, number: int, values: Any) -> Trial | None:
 def _make_ended(search: Search, number: int, values: Any) -> Trial:
     """Return a trial that is not trained again; it needs no plan."""
     combination, path = _place(search, number, values)
-    config = read_saved_config(path)
-    return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
+    return _make_unplanned(search, number, combination, read_saved_config(path), path)
 
 
 def _make_placeholder(search: Search, number: int, values: Any) -> Trial:
     combination, path = _place(search, number, values)
-    config = {"eval": {"metric": search.metrics[0].name}}
-    return Trial(number + 1, combination.words, combination.swept_words, config, path, ResourceDemand())
+    return _make_unplanned(search, number, combination, {"eval": {"metric": search.trial_metric.name}}, path)
+
+
+def _make_unplanned(
+    search: Search, number: int, combination: Combination, config: Mapping[str, Any], path: Path
+) -> Trial:
+    words, swept_words = combination.words, combination.swept_words
+    return Trial(number + 1, words, swept_words, config, path, ResourceDemand(), metric_info=search.trial_metric)
 
 
 def _place(search: Search, number: int, values: Any) -> tuple[Combination, Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 
+from dnntrain.display.base import format_metric
+from dnntrain.protocols.metric import MetricInfo
 from dnntrain.sweep.prepare_search import Search
 from dnntrain.sweep.run_search import SearchState
 from dnntrain.sweep.search_results import choose_winner, read_results
@@ -57,7 +59,7 @@ def describe_search(state: SearchState) -> list[str]:
     lines = []
     for number in winners[:10]:
         results = read_results(state.trials[number].folder, search.metrics)
-        figures = ", ".join(f"{metric.name} {value:.6g}" for metric, value in zip(search.metrics, results, strict=True))
+        figures = ", ".join(map(_format_result, search.metrics, results))
         lines.append(f"trial {number + 1}: {figures}  {state.trials[number].label}")
     head = f"best {names} of {pluralize(len(state.trials), 'trial')}:" if len(winners) == 1 else f"best by {names}:"
     importances = state.sampler.compute_importances()
@@ -70,6 +72,13 @@ def describe_search(state: SearchState) -> list[str]:
         *([f"  importance: {shares}"] if shares else []),
         f"  train it again: {format_line(state, winners[0])}",
     ]
+
+
+def _format_result(metric: MetricInfo, value: float) -> str:
+    """Return a metric with its value; shares in percent, other values in enough digits to tell trials apart."""
+    if metric.is_share:
+        return f"{metric.name} {format_metric(metric, value)}"
+    return f"{metric.name} {value:.6g}{f' {metric.unit}' if metric.unit else ''}"
 
 
 def format_line(state: SearchState, number: int) -> str:

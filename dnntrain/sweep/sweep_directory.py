@@ -12,6 +12,7 @@ from typing import Any
 
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import write_saved_config
+from dnntrain.protocols.metric import MetricInfo
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv
 from dnntrain.utils.files import SWEEP_FILE, make_folder, open_file, read_text, write_text
@@ -33,7 +34,7 @@ class Trial:
     """One run of a sweep: words, resolved configuration, and resource demand.
 
     `run_dir` of the configuration is `folder`. `step_flops` are the FLOPs of one step's forward and
-    backward passes.
+    backward passes. `metric_info` is how `eval.metric` is read; None if the trial has no plan.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Trial:
     demand: ResourceDemand
     total_steps: int = 0
     step_flops: float = 0.0
+    metric_info: MetricInfo | None = None
 
     @property
     def label(self) -> str:
@@ -54,6 +56,10 @@ class Trial:
     def metric(self) -> str:
         metric_name: str = self.config["eval"]["metric"]
         return metric_name
+
+    @property
+    def info(self) -> MetricInfo:
+        return self.metric_info or MetricInfo(self.metric)
 
     @cached_property
     def config_digest(self) -> str:
@@ -81,6 +87,11 @@ class TrialStatus:
     @property
     def is_done(self) -> bool:
         return self.status in ("done", STOPPED_EARLY)
+
+    @property
+    def is_queued(self) -> bool:
+        """True if a job of a queue has yet to end."""
+        return self.status in ("queued", "running")
 
 
 def read_status(trial: Trial) -> TrialStatus:

@@ -57,7 +57,7 @@ def choose_final_line(
         result.details["judged"] = []
     for line in reversed(faster_lines):
         result.final = measure(line)
-        say(f"all together: {describe_probe(result.final)}")
+        say(f"all together, beside the line as it is: {describe_probe(result.final)}")
         if result.final.verdict == "faster":
             words = _find_accurate_words(line, judge, result.details.get("judged", []))
             if words is not None:

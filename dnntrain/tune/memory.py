@@ -79,7 +79,7 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
     if result.final is not None:
         grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "less memory")
         result.final = replace(result.final, grade=grade.value)
-        say(f"all together: {describe_memory(result.final)}")  # type: ignore[arg-type]
+        say(f"all together, beside the line as it is: {describe_memory(result.final)}")  # type: ignore[arg-type]
     return result
 
 

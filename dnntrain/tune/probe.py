@@ -181,12 +181,13 @@ def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) ->
     )
 
 
-def describe_probe(probe: Probe) -> str:
-    """Return the ratio with its interval, and the verdict."""
+def describe_probe(probe: Probe, old: Sequence[str] = ()) -> str:
+    """Return the ratio to the line with the words `old`, its interval, and the verdict."""
     if probe.ratio is None:
         return probe.verdict
     median, low, high = probe.ratio
-    text = f"{median:.2f} × as fast (from {low:.2f} to {high:.2f}), {probe.verdict}"
+    beside = f" as with {' '.join(old)}" if old else ""
+    text = f"{median:.2f} × as fast{beside} (from {low:.2f} to {high:.2f}), {probe.verdict}"
     return text + (f", starts {format_seconds(probe.startup_s)} later" if probe.startup_s > 1 else "")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dnntrain.config.groups import LISTS
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.training import step_phases as phase
-from dnntrain.tune.roofline import bound_gain, compute_bound
+from dnntrain.tune.roofline import bound_bf16_gain, bound_gain, compute_bound, measure_bf16_factor
 from dnntrain.tune.speed_settings import (
     can_be_resident,
     count_readers,
@@ -58,7 +58,10 @@ _KINDS = {"data": DATA, "parallel": COMMUNICATION}
 
 
 def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
-    """Return the remedies of a run, those that can gain the most first."""
+    """Return the remedies of a run, those that can gain the most first.
+
+    This measures the rate of bf16 if it is one of them.
+    """
     compute_share = step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES, phase.OPTIMIZER, GAPS)
     waiting_share = step.get_share(phase.COMMUNICATION)
     remedies = [
@@ -71,7 +74,9 @@ def list_remedies(session: Session, step: StepTime) -> list[Remedy]:
         section = setting.key.partition(".")[0]
         if setting.key in ("data.num_workers", "data.pipeline", "train.batch_size"):
             continue  # they are above
-        kind, bound = _KINDS.get(section, COMPUTE), bound_gain(step, setting.key)
+        is_precision = setting.key == "precision"
+        bound = bound_bf16_gain(step, measure_bf16_factor(session)) if is_precision else bound_gain(step, setting.key)
+        kind = _KINDS.get(section, COMPUTE)
         remedies += [Remedy(kind, (f"{setting.key}={value}",), setting.grade, bound) for value in setting.values]
     kept = [remedy for remedy in remedies if remedy.bound >= _LEAST_BOUND]
     return sorted(kept, key=lambda remedy: -remedy.bound)

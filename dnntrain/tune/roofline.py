@@ -54,12 +54,12 @@ class Roofline:
         if section == "data":
             frees_cores = key != "data.num_workers" or int(value) < self.workers
             return max(bound, _FREED_CORES_GAIN) if frees_cores else bound
-        passes = self.step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES)
         if key == "precision":
-            return compute_bound(passes * (1 - 1 / max(self.bf16_factor, 1.0)))
+            return bound_bf16_gain(self.step, self.bf16_factor)
         if section != "train":
             return bound
         compute = 1 - 1 / bound
+        passes = _get_passes_share(self.step)
         if key == "train.cpu_threads":
             is_more = int(value) > self.threads
             return compute_bound(compute * (1 - self.threads / int(value))) if is_more else _FREED_CORES_GAIN
@@ -101,6 +101,15 @@ def bound_gain(step: StepTime, key: str) -> float:
     return compute_bound(1.0)
 
 
+def bound_bf16_gain(step: StepTime, factor: float) -> float:
+    """Return the ratio of times if the passes became as many times as fast as a matrix product in bf16."""
+    return compute_bound(_get_passes_share(step) * (1 - 1 / max(factor, 1.0)))
+
+
+def _get_passes_share(step: StepTime) -> float:
+    return step.get_share(phase.FORWARD, phase.BACKWARD, phase.PASSES)
+
+
 def compute_bound(share: float) -> float:
     """Return the ratio of times if a share of the step took none."""
     return 1 / max(1 - share, 0.01)
@@ -109,9 +118,11 @@ def compute_bound(share: float) -> float:
 def measure_session(session: Session, seconds: float) -> tuple[StepTime, tuple[Rate, ...]]:
     """Measure the phases of a step for about `seconds`, in this process or on the ranks of the layout."""
     if session.plan.ranks == 1:
-        return measure_step_time(session, seconds)
-    measured = measure_on_ranks(session, "phases", {"seconds": seconds})
-    return StepTime(**measured["step"]), tuple(Rate(**rate) for rate in measured["rates"])
+        measured = measure_step_time(session, seconds)
+        release_memory(session.device)  # the processes of probes need it
+        return measured
+    answer = measure_on_ranks(session, "phases", {"seconds": seconds})
+    return StepTime(**answer["step"]), tuple(Rate(**rate) for rate in answer["rates"])
 
 
 def measure_roofline(session: Session, seconds: float, tries_bf16: bool) -> Roofline:
@@ -119,17 +130,17 @@ def measure_roofline(session: Session, seconds: float, tries_bf16: bool) -> Roof
     plan = session.plan
     step, rates = measure_session(session, seconds)
     passes_rate = next((rate.share for rate in rates if rate.name == "forward and backward"), 0.0)
-    factor = _measure_bf16_factor(session.device, plan.threads) if tries_bf16 else 1.0
-    # The processes of probes need the memory.
-    release_memory(session.device)
+    factor = measure_bf16_factor(session) if tries_bf16 else 1.0
     return Roofline(step, passes_rate, factor, plan.threads, count_readers(session))
 
 
-def _measure_bf16_factor(device: str, threads: int) -> float:
+def measure_bf16_factor(session: Session) -> float:
     """Return how many times as fast a matrix product is in bf16 as in float32."""
     import torch
 
     from dnntrain.tune.attainable import measure_product_rate
 
-    use_threads(threads)
-    return measure_product_rate(device, torch.bfloat16) / measure_product_rate(device, torch.float32)
+    use_threads(session.plan.threads)
+    factor = measure_product_rate(session.device, torch.bfloat16) / measure_product_rate(session.device, torch.float32)
+    release_memory(session.device)
+    return factor

@@ -162,7 +162,7 @@ def raise_throughput(session: Session, request: SpeedRequest, say: Say, total_st
             probe_request = ProbeRequest(line, best.words, alternatives[0], attempt.grade)
             probe = run_probe(probe_request, probe_s, total_steps, session, budget.left_s)
         result.probes.append(probe)
-        say(f"{number + 1} of {len(attempts)}  {attempt.text}: {describe_probe(probe)}")
+        say(f"{number + 1} of {len(attempts)}  {attempt.text}: {describe_probe(probe, best.words)}")
         if probe.verdict == "faster":
             grade = find_farthest_grade(item for item in result.probes if item.verdict == "faster")
             faster_lines.append(FasterLine(alternatives, grade))

@@ -119,7 +119,7 @@ def _judge_by_runs(
         probe, pairs = compare_runs(session.config.seed, request, result.words, words, deadline)
         result.probes.append(probe)
         result.details["pairs"].append({"words": words, "train_s": pairs})
-        say(f"{attempt.text}: {describe_probe(probe)}")
+        say(f"{attempt.text}: {describe_probe(probe, result.words)}")
         if probe.verdict == "faster":
             result.words, result.final = words, probe
 

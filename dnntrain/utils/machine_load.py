@@ -17,7 +17,7 @@ def describe_load(load: float, cores: int) -> str | None:
     if load < _BUSY * cores:
         return None
     return (
-        f"this machine is busy: on average {load:.1f} processes wanted its {cores} cores in the last minute. "
+        f"this machine is busy: in the last minute, programs wanted {load:.1f} of its {cores} cores. "
         "Training will be slower, by several times on few cores. Stop other programs (see top), or run when they "
         "are done"
     )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnntrain.config.compose import compose
+from dnntrain.config.overrides import sort_mistakes
 from dnntrain.config.validate import validate_overrides
 from dnntrain.config.yaml_io import dump_yaml
 from dnntrain.errors import ConfigError
@@ -169,10 +170,21 @@ def test_a_list_without_brackets_is_told_how_to_write_one() -> None:
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
+    words = ["+typo=5", "optim=sdg", "optim.momentm=1", "train.batch_size=0", "reg=[x]"]
     with pytest.raises(ConfigError) as caught:
-        validate_overrides(["+typo=5", "optim=sdg", "optim.momentm=1", "train.batch_size=0", "reg=[x]"])
-    assert len(caught.value.mistakes) == 5
-    assert str(caught.value).startswith("5 mistakes:\n  1. optim=sdg")
+        validate_overrides(words)
+    assert str(caught.value).startswith("5 mistakes:\n  1. +typo=5: ")
+    assert [text.partition(":")[0] for text in caught.value.mistakes] == words
+    with pytest.raises(ConfigError) as caught:
+        validate_overrides(words[::-1])
+    assert [text.partition(":")[0] for text in caught.value.mistakes] == words[::-1]
+
+
+def test_mistakes_come_in_the_order_of_their_words() -> None:
+    mistakes = ["no word", "sched=b: wrong", "optim.lr=-1: low", "++seed=x: no number", "optim.lr=-2: low", "no word"]
+    words = ["optim.lr=-1,-2", "seed=x", "run_dir=a", "sched=a,b"]
+    expected = ["optim.lr=-1: low", "optim.lr=-2: low", "++seed=x: no number", "sched=b: wrong", "no word"]
+    assert sort_mistakes(mistakes, words) == expected
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,31 @@ def test_a_trial_whose_result_is_written_is_not_submitted_again(queue: Path, cap
 
 
 @pytest.mark.slow
+def test_the_status_has_the_values_of_finished_trials(queue: Path, capsys: Capture) -> None:
+    list_statuses(capsys)
+    for trial, best in zip(sorted(Path("a").glob("?-*")), (0.5, 0.9375, 0.875), strict=True):
+        digest = compute_digest(read_saved_config(trial))
+        result = {"status": "done", "config_digest": digest, "best": best, "value": 0.75, "steps": 20, "wall_s": 3.0}
+        write_sealed_json(trial / "result.json", result)
+        metrics = [{"name": "accuracy", "higher_is_better": True, "unit": "%"}]
+        write_sealed_json(trial / "plan.json", {"metrics": metrics})
+    assert main([*LINE]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("done, 20 steps, val accuracy 50.00%, test accuracy 75.00%, 3.0s")
+    assert lines[2].endswith("done, 20 steps, val accuracy 93.75%, test accuracy 75.00%, 3.0s ★")
+    assert lines[4] == "★ best val accuracy"
+
+
+def test_a_dry_run_prints_the_script_of_the_next_job(queue: Path, capsys: Capture) -> None:
+    assert main([*LINE, "launch.partition=short", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "the batch script of trial 1, and 2 other jobs alike:\n\n#!/bin/bash\n" in text
+    assert "#SBATCH --partition=short" in text
+    assert f"dnntrain.run.worker {Path('a').absolute() / '1-optim.lr=0.004'}" in text
+    assert not Path("a").exists()
+
+
+@pytest.mark.slow
 def test_the_status_needs_no_queue(queue: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     list_statuses(capsys)
     monkeypatch.setenv("PATH", "/nowhere")

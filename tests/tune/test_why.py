@@ -24,6 +24,7 @@ from dnntrain.report.load_run import read_run
 from dnntrain.report.step_time import render_step_time
 from dnntrain.run.session import Session, open_session
 from dnntrain.tune import phase_clock
+from dnntrain.tune import remedies as remedies_module
 from dnntrain.tune.lines import Line
 from dnntrain.tune.phase_clock import PhaseClock
 from dnntrain.tune.probe import Probe, ProbeRequest, run_probe
@@ -168,15 +169,24 @@ def test_more_workers_are_measured_as_faster_if_one_worker_is_too_slow(tmp_path:
     assert probe.verdict == "faster"
 
 
+@pytest.mark.parametrize(("factor", "bound"), [(4.0, 2.5), (0.8, None)])
+def test_bf16_is_a_remedy_where_its_products_are_faster(
+    factor: float, bound: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(Line(SMALL).decode(), World())
+    monkeypatch.setattr(remedies_module, "measure_bf16_factor", lambda session: factor)
+    step = StepTime(0.01, 256, {"data": 0.002, "forward": 0.003, "backward": 0.005})
+    remedies = [remedy for remedy in list_remedies(session, step) if remedy.words == ("precision=bf16",)]
+    expected = [] if bound is None else [(COMPUTE, SpeedGrade.STATISTICAL, pytest.approx(bound))]
+    assert [(remedy.kind, remedy.grade, remedy.bound) for remedy in remedies] == expected
+
+
 @pytest.mark.slow
-def test_bf16_is_a_remedy_of_a_run_in_fp32_where_the_processor_computes_it_fast() -> None:
+def test_bf16_is_measured_as_faster_where_the_processor_computes_it_fast() -> None:
     """Without instructions for it, the products are emulated, and the probe must find that."""
     larger = ("model.hidden=[1024,1024]", "train.max_examples=1000", "train.batch_size=256")
     line = Line((*Line(SMALL).list_words(larger),))
     session = open_session(line.decode(), World())
-    step = StepTime(0.01, 256, {"forward": 0.004, "backward": 0.006})
-    remedies = [remedy for remedy in list_remedies(session, step) if remedy.words == ("precision=bf16",)]
-    assert [(remedy.kind, remedy.grade) for remedy in remedies] == [(COMPUTE, SpeedGrade.STATISTICAL)]
     probe = run_probe(ProbeRequest(line, (), ("precision=bf16",), SpeedGrade.STATISTICAL), 10.0, None)
     assert probe.verdict.partition(":")[0] == ("faster" if session.hardware.fast_bf16_feature else "not faster")
 

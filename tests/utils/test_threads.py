@@ -122,4 +122,4 @@ def test_a_resumed_run_computes_with_the_saved_number_of_threads(tmp_path: Path)
 def test_a_machine_is_busy_by_its_load_and_its_cores(load: float, cores: int, busy: bool) -> None:
     text = describe_load(load, cores)
     assert (text is not None) == busy
-    assert text is None or f"{load:.1f} processes" in text
+    assert text is None or f"programs wanted {load:.1f} of its {cores} cores" in text

@@ -22,11 +22,13 @@ def run(arguments: Arguments) -> int:
     from dnntrain.sweep.prepare import prepare_sweep
 
     sweep = prepare_sweep(arguments.overrides, arguments.config_dir, jobs=options["jobs"], quiet=arguments.quiet)
-    from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, submit_sweep
+    from dnntrain.sweep.queued_sweep import QueuedSweep, format_next_script, format_queue, submit_sweep
 
     if isinstance(sweep, QueuedSweep):
         statuses = submit_sweep(sweep, arguments.config_dir, options["jobs"], options["dry_run"])
         print(format_queue(sweep, statuses, arguments.json))
+        if options["dry_run"] and not arguments.json and (script := format_next_script(sweep, statuses)):
+            print(f"\n{script}")
         return 0
     from dnntrain.sweep.run_sweep import format_listing, format_results, get_exit_code, run_sweep
 
