@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.run_config import RunConfig
+from dnntrain.distributed.rng_replay import RngReplay
 from dnntrain.protocols import Batch, StepBatch, TrainerHandles
 from dnntrain.run.session import drop_init_weights, open_session
 from dnntrain.training.loop import Batches, iterate_steps
@@ -82,7 +82,7 @@ class _Side:
     handles: TrainerHandles
     batches: _Recorder
     threads: int
-    random_state: Tensor
+    random_numbers: RngReplay
     steps: Iterator[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,16 +92,16 @@ class _Side:
     def make_step(self) -> int | None:
         """Make one step and return the number of steps done; None if the run has ended.
 
-        Both runs draw from the generator of this process, so each gets its own state of it.
+        Both runs draw from the generators of this process and its device, so each gets its own state of them.
         """
         use_threads(self.threads)
-        torch.set_rng_state(self.random_state)
+        self.random_numbers.restore()
         try:
             return next(self.steps, None)
         except RollbackRequest:
             return None
         finally:
-            self.random_state = torch.get_rng_state()
+            self.random_numbers.save()
 
 
 def replay_runs(configs: tuple[RunConfig, RunConfig], paths: tuple[Path, Path], start: int, end: int) -> Replay:
@@ -139,7 +139,7 @@ def _open_side(config: RunConfig, path: Path, start: int) -> _Side:
     if start:
         restore_trainer(trainer, read_checkpoint(path / "checkpoints" / f"step-{start}"), path, has_changed=False)
     recorder = _Recorder(trainer.loop.batches)
-    return _Side(trainer, handles[0], recorder, session.plan.threads, torch.get_rng_state())
+    return _Side(trainer, handles[0], recorder, session.plan.threads, RngReplay(session.device))
 
 
 def _compare_step(step: int, first: _Side, second: _Side) -> Parting | None:
@@ -172,7 +172,7 @@ def _compare_models(first: _Side, second: _Side) -> tuple[tuple[TensorDifference
         if one is None or other is None or one.shape != other.shape:
             differing.append(TensorDifference(name, None))
         elif _differs(one, other):
-            differing.append(TensorDifference(name, float((one.double() - other.double()).abs().max())))
+            differing.append(TensorDifference(name, float((one.cpu().double() - other.cpu().double()).abs().max())))
     return tuple(differing), len(names)
 
 
@@ -180,6 +180,8 @@ def _differs(first: Tensor, second: Tensor) -> bool:
     """Return True if a bit of two tensors may differ; NaN equals NaN."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return True
+    if first.device != second.device:  # one run trained on the processor
+        first, second = first.cpu(), second.cpu()
     equal = first == second
     if first.is_floating_point():
         equal |= first.isnan() & second.isnan()

@@ -24,12 +24,14 @@ _MAX_TENSORS = 5
 class RunDiff:
     """The differences between two runs.
 
-    replay  where training parts; None if it was not made, for the reason `no_replay`
+    replay      where training parts; None if it was not made, for the reason `no_replay`
+    is_limited  whether the limit of steps ended it
     """
 
     records: RecordDiff
     replay: Replay | None
     no_replay: str = ""
+    is_limited: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the differences as plain values."""
@@ -56,7 +58,8 @@ def diff_runs(paths: tuple[Path, Path], *, replay: bool, max_steps: int, trust: 
     parted_at = records.first_row.step if records.first_row is not None else None
     start = find_common_checkpoint(*paths, before=parted_at if parted_at is not None else 1 << 62)
     end = min(start + max_steps, parted_at if parted_at is not None else 1 << 62)
-    return RunDiff(records, replay_runs((first, second), paths, start, end))
+    replay_result = replay_runs((first, second), paths, start, end)
+    return RunDiff(records, replay_result, is_limited=replay_result.end == start + max_steps)
 
 
 def _find_obstacle(records: RecordDiff, paths: tuple[Path, Path]) -> str:
@@ -88,7 +91,8 @@ def format_diff(diff: RunDiff, paths: tuple[Path, Path]) -> Iterator[str]:
     ):
         yield from _format_section(title, differences)
     if records.first_row is None:
-        yield f"metrics: {pluralize(records.common_rows, 'common row')}, all equal"
+        equal = ", all equal" if records.common_rows else ""
+        yield f"metrics: {pluralize(records.common_rows, 'common row')}{equal}"
     else:
         row = records.first_row
         yield from _format_section(f"metrics: the first different row is step {row.step}, {row.split}", row.values)
@@ -124,10 +128,23 @@ def _format_replay(diff: RunDiff) -> Iterator[str]:
     origin = "the beginning" if replay.start == 0 else f"their common checkpoint of step {replay.start}"
     if replay.parting is None:
         steps = pluralize(replay.end - replay.start, "step")
-        yield f"training again from {origin}: {steps}, and both runs are equal. --steps trains more"
+        yield f"training again from {origin}: {steps}, and both runs are equal. {_explain_equal(diff)}"
         return
     yield f"training again from {origin}:"
     yield from (f"  {line}" for line in _format_parting(replay.parting))
+
+
+def _explain_equal(diff: RunDiff) -> str:
+    """Return why no step parted the runs, or what finds it."""
+    assert diff.replay is not None
+    if diff.records.first_row is not None and diff.replay.end >= diff.records.first_row.step:
+        return (
+            f"Their rows differ at step {diff.records.first_row.step}: another machine, or other versions, made the "
+            "difference"
+        )
+    if not diff.is_limited:
+        return "Neither has a further step"
+    return "--steps trains more"
 
 
 def _format_parting(parting: Parting) -> Iterator[str]:

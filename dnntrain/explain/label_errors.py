@@ -21,6 +21,7 @@ from torch import Tensor
 from dnntrain.explain.subject import SplitOutputs, Subject, compute_split_outputs
 from dnntrain.inference.evaluate_run import load_data_splits
 from dnntrain.inference.load import load_run
+from dnntrain.utils.files import FOLDS_FILE
 from dnntrain.utils.json_files import read_json
 
 #: Candidates that are listed.
@@ -114,7 +115,7 @@ def judge_labels(outputs: SplitOutputs, names: Sequence[str], source: str) -> La
 def find_folds(path: Path) -> list[Path]:
     """Return the runs of the cross-validation that the run `path` is a part of; empty without."""
     folder = path.absolute().parent
-    count = read_json(folder / "folds.json").get("folds") if (folder / "folds.json").is_file() else None
+    count = read_json(folder / FOLDS_FILE).get("folds") if (folder / FOLDS_FILE).is_file() else None
     if not isinstance(count, int) or not 2 <= count <= 1000:
         return []
     runs = [folder / f"fold-{number}" for number in range(count)]

@@ -11,18 +11,20 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import read_saved_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, DataError, DivergedError, PluginError
 from dnntrain.inference.run_args import check_trusted
+from dnntrain.protocols import MetricInfo
 from dnntrain.prove.delta import minimize_changes
 from dnntrain.prove.metrics import choose_metric
 from dnntrain.prove.pairs import Comparison, iterate_pairs
 from dnntrain.prove.run_prove import ProveOptions
 from dnntrain.prove.setting_changes import Change, list_changes, make_words
-from dnntrain.prove.verdict import Verdict, judge_differences
+from dnntrain.prove.verdict import Rules, Verdict, judge_differences
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import make_identity
+from dnntrain.utils.explain_error import get_first_line
 from dnntrain.utils.files import make_folder
-from dnntrain.utils.json_files import write_json
+from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.units import pluralize
 
 RESULT_FILE = "bisect.json"
@@ -78,30 +80,58 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
     metric = choose_metric(options.metric, decoded[0].eval.metric, decoded[0].task.list_infos())
     rules = options.make_rules(metric)
     base = {**configs[0], "run_dir": None, "resume": "auto", "name": decoded[0].name}
+    if decoded[0].launch.scheduler:
+        base = compose(["launch=local"], saved=base, quiet=True)
     identity = make_identity([compute_digest(config) for config in configs])
     folder = (folder or Path("runs", f"bisect-{identity}")).expanduser().absolute()
-    say(f"{pluralize(len(changes), 'setting')} differ: {'; '.join(change.text for change in changes)}")
+    say(f"{pluralize(len(changes), 'setting')} differ: {_join_texts(changes)}")
     say(f"in {folder}")
 
     def judge(items: tuple[Change, ...]) -> Verdict:
-        comparison = make_comparison(base, items, folder)
-        for place in filter(None, (comparison.folder, comparison.first_folder)):
-            make_folder(place)
-        differences: list[float] = []
-        verdict = judge_differences(differences, rules)
-        for pair in iterate_pairs(comparison, metric, rules.max_pairs, lambda number, side, status: None):
-            differences.append(pair.difference)
-            verdict = judge_differences(differences, rules)
-            if verdict.is_final:
-                break
-        texts = "; ".join(change.text for change in items)
-        say(f"{verdict.verdict} after {pluralize(len(differences), 'pair')}: {texts}")
-        return verdict
+        try:
+            return judge_changes(base, items, folder, metric, rules, say)
+        except (ConfigError, DataError, PluginError) as error:
+            if len(items) == len(changes):
+                raise
+            # Such settings need others of the bad run, so they say nothing.
+            say(f"cannot be trained ({get_first_line(error)}): {_join_texts(items)}")
+            return judge_differences((), rules)
 
     with lock_folder(folder):
         result = find_culprits(changes, judge)
         write_json(folder / RESULT_FILE, result.as_json())
     return result
+
+
+def judge_changes(
+    base: dict[str, Any], items: Sequence[Change], root: Path, metric: MetricInfo, rules: Rules, say: Say
+) -> Verdict:
+    """Train pairs of the configuration `base` and the same with changes, and return the verdict.
+
+    If training diverges with the changes, they are worse. Raises the errors of a run that cannot be trained.
+    """
+    comparison = make_comparison(base, items, root)
+    for place in filter(None, (comparison.folder, comparison.first_folder)):
+        make_folder(place)
+    differences: list[float] = []
+    try:
+        for pair in iterate_pairs(comparison, metric, rules.max_pairs, lambda number, side, status: None):
+            differences.append(pair.difference)
+            if judge_differences(differences, rules).is_final:
+                break
+    except DivergedError:
+        run = comparison.get_run_folder(1, len(differences))
+        if read_json(run / "result.json").get("status") != DivergedError.status:
+            raise  # the good run did
+        say(f"worse, because training diverges: {_join_texts(items)}")
+        return replace(judge_differences((), rules), verdict="worse")
+    verdict = judge_differences(differences, rules)
+    say(f"{verdict.verdict} after {pluralize(len(differences), 'pair')}: {_join_texts(items)}")
+    return verdict
+
+
+def _join_texts(changes: Sequence[Change]) -> str:
+    return "; ".join(change.text for change in changes)
 
 
 def make_comparison(base: dict[str, Any], changes: Sequence[Change], root: Path) -> Comparison:
@@ -151,10 +181,14 @@ def format_bisection(result: BisectResult) -> Iterator[str]:
             yield "dnntrain diff shows a difference in data or versions"
         return
     assert result.verdict is not None
-    yield f"all {pluralize(len(result.changes), 'change')}: worse (mean difference {whole.mean_difference:+.4g})"
+    yield f"all {pluralize(len(result.changes), 'change')}: worse ({_describe_loss(whole)})"
     noun = "this setting loses it" if len(result.culprits) == 1 else "these settings lose it together"
-    yield f"{noun} (mean difference {result.verdict.mean_difference:+.4g}):"
+    yield f"{noun} ({_describe_loss(result.verdict)}):"
     yield from (f"  {change.text}" for change in result.culprits)
     if result.others is not None:
         count = len(result.changes) - len(result.culprits)
         yield f"without it, the other {pluralize(count, 'change')}: {result.others.verdict}"
+
+
+def _describe_loss(verdict: Verdict) -> str:
+    return f"mean difference {verdict.mean_difference:+.4g}" if verdict.e_values else "training diverges"

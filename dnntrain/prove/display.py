@@ -6,12 +6,11 @@ import math
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 
+from dnntrain.display.console import CleanConsole, CleanLive
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.pairs import Pair
 from dnntrain.prove.result import format_difference
@@ -19,6 +18,7 @@ from dnntrain.prove.verdict import Rules, Verdict
 from dnntrain.report.format import format_metric
 from dnntrain.sweep.sweep_directory import TrialStatus
 from dnntrain.utils.streams import SafeStream, is_live_terminal
+from dnntrain.utils.units import pluralize
 
 
 class EvidenceDisplay:
@@ -27,14 +27,15 @@ class EvidenceDisplay:
     def __init__(self, metric: MetricInfo, rules: Rules, mode: str) -> None:
         self._metric, self._rules = metric, rules
         self._stream = SafeStream(sys.stderr)
+        self._console = CleanConsole(sys.stderr, force_terminal=True)
         self._is_quiet = mode == "quiet"
         self._rows: list[tuple[Pair, Verdict]] = []
         self._current = ""
-        self._live: Live | None = None
+        self._live: CleanLive | None = None
         if mode == "auto" and is_live_terminal(sys.stderr):
-            stream: Any = self._stream
-            console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
-            self._live = Live(get_renderable=self._render, console=console, auto_refresh=False, transient=True)
+            self._live = CleanLive(
+                get_renderable=self._render, console=self._console, auto_refresh=False, transient=True
+            )
 
     def __enter__(self) -> EvidenceDisplay:
         if self._live is not None:
@@ -74,11 +75,15 @@ class EvidenceDisplay:
             f"of {1 / self._rules.alpha:g}"
         )
 
-    def _make_table(self) -> Table:
+    def _make_table(self, max_rows: int | None = None) -> Table:
+        """Return a table of all pairs, or of the last `max_rows`."""
         table = Table(box=None, pad_edge=False, header_style="bright_black")
         for title in ("pair", "seed", "A", "B", "B - A", "e-value"):
             table.add_column(title, justify="right", no_wrap=True)
-        for pair, verdict in self._rows:
+        hidden = 0 if max_rows is None else max(0, len(self._rows) - max_rows)
+        if hidden:
+            table.caption = f"not shown: the first {pluralize(hidden, 'pair')}"
+        for pair, verdict in self._rows[hidden:]:
             table.add_row(
                 str(pair.number),
                 "/".join(map(str, dict.fromkeys(pair.seeds))),
@@ -90,7 +95,9 @@ class EvidenceDisplay:
 
     def _render(self) -> Group:
         bar = draw_evidence_bar(self._rows[-1][1].e_values if self._rows else (), self._rules.alpha)
-        return Group(self._make_table(), *([bar] if bar else []), self._current)
+        # The bar, the run that trains and the caption need room too.
+        max_rows = max(3, self._console.height - 7)
+        return Group(self._make_table(max_rows), *([bar] if bar else []), self._current)
 
 
 def draw_evidence_bar(e_values: Sequence[float], alpha: float, width: int = 30) -> str:

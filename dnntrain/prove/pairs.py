@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.compose import compose
+from dnntrain.config.decode import decode_light_config
 from dnntrain.config.digest import compute_digest
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
@@ -96,8 +97,20 @@ def prepare_comparison(
     if any(word.startswith("run_dir=") for word in (*words_a, *words_b)):
         raise ConfigError("run_dir must be the same for --a and --b", "write run_dir=FOLDER outside of --a and --b")
     folder = Path(configs[0]["run_dir"] or Path("runs", f"prove-{make_identity(digests)}")).expanduser().absolute()
+    _check_local(configs)
     _check_folder(folder, digests)
     return Comparison(tuple(shared), (tuple(words_a), tuple(words_b)), (configs[0], configs[1]), folder, config_dir)
+
+
+def _check_local(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError if a side is a job of a queue, whose result nothing waits for, or is several runs."""
+    if any(decode_light_config(config)[0].launch.scheduler for config in configs):
+        raise ConfigError(
+            "pairs of runs do not support launch=slurm, because each run is judged before the next one starts",
+            "leave it out, and submit this command itself as a job",
+        )
+    if any(config["folds"] is not None and config["fold"] is None for config in configs):
+        raise ConfigError("pairs of runs do not support folds", "leave it out: each pair has a seed of its own")
 
 
 def _check_folder(folder: Path, digests: Sequence[str]) -> None:

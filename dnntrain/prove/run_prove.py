@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from dnntrain.prove.run_sets import group_sweep, pair_runs, read_finished_config
 from dnntrain.prove.verdict import Rules, judge_differences
 from dnntrain.run.directory import lock_folder
 from dnntrain.utils.evidence import select_by_e_bh
-from dnntrain.utils.json_files import write_json
+from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.words import add_config_dir
 
 RESULT_FILE = "prove.json"
@@ -31,7 +32,8 @@ RESULT_FILE = "prove.json"
 class ProveOptions:
     """The options of a comparison, as the command line has them.
 
-    Raises ConfigError for a number of pairs that cannot decide.
+    Raises ConfigError for a number of pairs that cannot decide: the e-value of n pairs is below 2^(n - 1)
+    if their differences are only known to be symmetric.
     """
 
     metric: str | None = None
@@ -45,6 +47,12 @@ class ProveOptions:
         if self.max_pairs < 2:
             raise ConfigError(
                 "--max-pairs must be at least 2", "one pair shows nothing about noise; use --max-pairs 30"
+            )
+        needed = math.ceil(math.log2(1 / self.alpha)) + 1
+        if self.assume == "symmetric" and self.max_pairs < needed:
+            raise ConfigError(
+                f"--max-pairs {self.max_pairs} cannot decide: --alpha {self.alpha:g} needs at least {needed} pairs",
+                f"use --max-pairs {max(needed, 12)}, or a larger --alpha",
             )
 
     def make_rules(self, metric: MetricInfo) -> Rules:
@@ -66,7 +74,9 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
     pairs: list[Pair] = []
     verdict = judge_differences([], rules)
     with lock_folder(comparison.folder), EvidenceDisplay(metric, rules, display_mode) as display:
-        write_json(comparison.folder / RESULT_FILE, {"config_digests": digests})
+        # An earlier verdict on the same configurations stays until there is a new one.
+        if read_json(comparison.folder / RESULT_FILE).get("config_digests") != digests:
+            write_json(comparison.folder / RESULT_FILE, {"config_digests": digests})
         display.say(f"A: {labels[0] or 'as configured'}\nB: {labels[1] or 'as configured'}\nin {comparison.folder}")
         for pair in iterate_pairs(comparison, metric, rules.max_pairs, display.show_status):
             pairs.append(pair)

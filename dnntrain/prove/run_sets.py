@@ -13,7 +13,7 @@ from dnntrain.inference.run_args import check_run
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.metrics import choose_split, describe_split, read_pair
 from dnntrain.prove.pairs import Pair
-from dnntrain.sweep.sweep_directory import find_trial_folders
+from dnntrain.sweep.trial_list import find_trial_folders
 from dnntrain.utils.sealed_json import read_sealed_json
 from dnntrain.utils.units import pluralize
 

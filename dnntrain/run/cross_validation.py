@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.digest import compute_digest
 from dnntrain.config.run_config import RunConfig
 from dnntrain.run.directory import make_run_folder
 from dnntrain.run.result import RunResult
-from dnntrain.utils.json_files import write_json
+from dnntrain.utils.files import FOLDS_FILE
+from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.student_t import compute_t_quantile
 
 TrainFold = Callable[[RunConfig, Sequence[str]], RunResult]
@@ -47,11 +49,34 @@ def cross_validate(
         results.append(train_fold(select_fold(config, fold, folder / f"fold-{fold}"), [*overrides, f"fold={fold}"]))
     names = [name for name, value in results[0].test.items() if isinstance(value, float) and name != "value"]
     summaries = [summarize_folds(name, [float(result.test[name]) for result in results]) for name in names]
-    write_json(folder / "folds.json", {"folds": config.folds, "metrics": [vars(summary) for summary in summaries]})
+    means: dict[str, Any] = {summary.name: summary.mean for summary in summaries}
+    value = means.get(f"test_{config.eval.metric}")
+    write_sealed_json(
+        folder / FOLDS_FILE,
+        {
+            "status": "done",
+            **_sum_up(config, results),
+            "value": value,
+            "folds": config.folds,
+            "metrics": [vars(summary) for summary in summaries],
+        },
+    )
     for line in format_table(summaries):
         say(line)
-    means: dict[str, Any] = {summary.name: summary.mean for summary in summaries}
-    return RunResult("done", str(folder), test={"value": means.get(f"test_{config.eval.metric}"), **means})
+    return RunResult("done", str(folder), test={"value": value, **means})
+
+
+def _sum_up(config: RunConfig, results: Sequence[RunResult]) -> dict[str, Any]:
+    """Return the keys of a result.json for all runs together: `best` is their mean, `steps` and `wall_s` their sum."""
+    figures = [result.figures for result in results if result.figures is not None]
+    bests = [item.best for item in figures if item.best is not None]
+    return {
+        "config_digest": compute_digest(config.resolved),
+        "metric": config.eval.metric,
+        "best": math.fsum(bests) / len(bests) if bests else None,
+        "steps": sum(item.steps for item in figures),
+        "wall_s": round(math.fsum(item.wall_s for item in figures), 3),
+    }
 
 
 def select_fold(config: RunConfig, fold: int, run_dir: Path) -> RunConfig:

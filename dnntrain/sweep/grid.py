@@ -61,6 +61,11 @@ def make_combinations(words: Sequence[str], choices: Callable[[str], Sequence[st
     ]
 
 
+def leave_out_folder(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words without run_dir, which is the folder of all trials."""
+    return tuple(word for word in words if not word.startswith("run_dir="))
+
+
 def make_folder_name(number: int, count: int, swept_words: Sequence[str]) -> str:
     """Return the folder name of a trial: `2-sched=step,optim.lr=0.1`.
 
@@ -78,8 +83,6 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
 
     Returns None if it has one value or the checks must reject it.
     """
-    from hydra.errors import HydraException
-
     override = parse_sweep_word(word)
     if override is None:
         return None
@@ -91,7 +94,7 @@ def _expand_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: l
         return None
     try:
         values = list_values(override, key, choices)
-    except (ConfigError, HydraException, ValueError, ArithmeticError) as error:
+    except ConfigError as error:
         mistakes.append(format_mistake(word, *str(error).strip().split("\n  ", 1)))
         return None
     if duplicate := next((value for number, value in enumerate(values) if value in values[:number]), None):
@@ -116,11 +119,12 @@ def parse_sweep_word(word: str) -> Any:
 
 
 def list_values(override: Any, key: str, choices: Callable[[str], Sequence[str]]) -> list[str]:
-    """Return the values of a sweep, each written as a single override.
+    """Return the values of a sweep, each written as a single override; of more than MAX_TRIALS, one more than that.
 
     Raises ConfigError.
     """
     from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
 
     sweep = override.value()
     if not override.is_discrete_sweep():
@@ -136,7 +140,10 @@ def list_values(override: Any, key: str, choices: Callable[[str], Sequence[str]]
     if isinstance(sweep, Glob):
         values = sweep.filter(list(choices(key)))
     else:
-        values = list(itertools.islice(override.sweep_string_iterator(), MAX_TRIALS + 1))
+        try:
+            values = list(itertools.islice(override.sweep_string_iterator(), MAX_TRIALS + 1))
+        except (HydraException, ValueError, ArithmeticError) as error:
+            raise ConfigError(str(error).strip()) from None
     if not values:
         raise ConfigError("no value matches", f"dnntrain ls {key} lists the choices" if isinstance(sweep, Glob) else "")
     return values

@@ -20,9 +20,10 @@ from dnntrain.config.saved_config import read_saved_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.sweep.check_process import CheckProcess
 from dnntrain.sweep.compose_trials import ComposedTrial, compose_trials, find_value_mistakes, list_value_checks
-from dnntrain.sweep.grid import Combination, make_combinations
+from dnntrain.sweep.grid import Combination, leave_out_folder, make_combinations
 from dnntrain.sweep.resources import ResourceDemand, Resources, divide_machine
-from dnntrain.sweep.sweep_directory import Trial, read_names_by_digest
+from dnntrain.sweep.sweep_directory import Trial
+from dnntrain.sweep.trial_list import read_names_by_digest
 from dnntrain.utils.words import get_key
 from dnntrain.utils.world import World
 
@@ -97,15 +98,11 @@ def _copy_plan(composed: ComposedTrial, plans: Mapping[int, Trial], index: int, 
     return replace(
         plans[composed.model],
         number=index + 1,
-        words=_leave_out_folder(composed.combination.words),
+        words=leave_out_folder(composed.combination.words),
         swept_words=composed.combination.swept_words,
         config=config,
         folder=path,
     )
-
-
-def _leave_out_folder(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word for word in words if not word.startswith("run_dir="))
 
 
 def _name_folders(trials: Sequence[ComposedTrial], folder: Path) -> list[Path]:
@@ -169,7 +166,7 @@ def prepare_trial(
     plan = session.plan
     trial = Trial(
         number,
-        _leave_out_folder(combination.words),
+        leave_out_folder(combination.words),
         combination.swept_words,
         session.config.resolved,
         path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.protocols.metric import find_metric
 from dnntrain.sweep.compose_trials import compose_trials
+from dnntrain.sweep.grid import make_folder_name
 from dnntrain.sweep.option_values import RuleName, SamplerName
 from dnntrain.sweep.prepare import (
     check_without_torch,
@@ -26,6 +28,7 @@ from dnntrain.sweep.prepare import (
 from dnntrain.sweep.resources import Resources, divide_machine
 from dnntrain.sweep.samplers import import_optuna
 from dnntrain.sweep.search_space import SearchSpace, read_search_space
+from dnntrain.sweep.sweep_directory import Trial
 from dnntrain.utils.words import add_config_dir
 
 #: Figures of result.json that a search may optimize, besides the metrics of the task.
@@ -118,28 +121,31 @@ def prepare_search(
     trials = compose_trials(probes, config_dir, quiet, composer)
     configs = [trial.config for trial in trials]
     identity = _make_identity(space, options, configs[0])
-    folder = choose_folder(configs, "search", identity["digest"])
+    folder = choose_folder(configs, "search", json.dumps(identity, sort_keys=True))
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
     words = [word for word in overrides if not word.startswith("run_dir=")]
     _check_local(configs, options, [*add_config_dir(config_dir, words), f"run_dir={folder}"])
     check_without_torch(trials, folder)
     mistakes: list[str] = []
-    demands = []
+    planned: list[Trial] = []
     for number, (combination, config) in enumerate(zip(probes, configs, strict=True), 1):
         try:
-            trial, hardware = prepare_trial(number, combination, config, folder / "probe")
+            path = folder / make_folder_name(number, len(probes), combination.swept_words)
+            trial, hardware = prepare_trial(number, combination, config, path)
         except ConfigError as error:
             mistakes += [f"{' '.join(combination.swept_words)}: {text}" for text in error.mistakes]
             continue
-        demands.append(trial.demand)
+        planned.append(trial)
     if mistakes:
         raise ConfigError.from_mistakes(list(dict.fromkeys(mistakes)))
+    demands = [trial.demand for trial in planned]
     devices = list_devices(hardware) if any(demand.devices for demand in demands) else ()
     # As many trials as there are cores may run at once, whatever the number of probes.
     demands += [demands[0]] * len(list_cores())
     resource_sets = divide_machine(demands, devices, list_cores(), hardware.memory_bytes, options.jobs)
     metrics = _choose_metrics(options, configs)
+    _check_early_stop(options, planned, metrics[0])
     seed = int(configs[0]["seed"])
     return Search(
         folder, space, options, metrics, trial.info, seed, tuple(resource_sets), composer, config_dir, identity
@@ -172,6 +178,26 @@ def _choose_metrics(options: SearchOptions, configs: Sequence[Mapping[str, Any]]
             "use data.val_fraction=0.1, or --metrics train_s",
         )
     return metrics
+
+
+def _check_early_stop(options: SearchOptions, trials: Sequence[Trial], metric: MetricInfo) -> None:
+    """Reject --stop-early where a trial has no values to compare at a step, so that it would stop none."""
+    if options.stop_early is None:
+        return
+    if metric in FIGURES:
+        raise ConfigError(
+            f"--stop-early compares validations, and {metric.name} is known at the end of a trial",
+            "leave it out, or name a metric of the task",
+        )
+    for trial in trials:
+        if trial.config["folds"] is not None and trial.config["fold"] is None:
+            raise ConfigError("--stop-early does not support folds, because a trial is several runs", "leave one out")
+        if not trial.total_steps:
+            raise ConfigError(
+                "--stop-early compares trials after the same steps, and the steps of "
+                f"train.duration={trial.config['train']['duration']} are unknown",
+                "use train.duration=10ep or 5000step",
+            )
 
 
 def _make_identity(space: SearchSpace, options: SearchOptions, config: Mapping[str, Any]) -> dict[str, Any]:

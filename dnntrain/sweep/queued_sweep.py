@@ -5,10 +5,12 @@ Nothing waits for the jobs. The same command again submits the trials that are n
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,25 +22,27 @@ from dnntrain.protocols.metric import MetricInfo
 from dnntrain.report.load_run import read_metric_infos
 from dnntrain.run.directory import lock_folder
 from dnntrain.run.slurm_job import check_sbatch, make_job_script, submit_script
-from dnntrain.sweep.grid import Combination
+from dnntrain.sweep.grid import Combination, leave_out_folder
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.sweep.sweep_directory import (
     Trial,
     TrialStatus,
     freeze_trial,
+    get_exit_code,
     read_status,
     result_row,
-    write_list,
     write_results,
 )
+from dnntrain.sweep.trial_list import write_list
 from dnntrain.sweep.trial_text import list_best, summarize_trial
 from dnntrain.utils.files import make_folder, write_text
 from dnntrain.utils.json_files import read_json, write_json
+from dnntrain.utils.terminal_text import clean_line
 from dnntrain.utils.units import pluralize
 from dnntrain.utils.world import World
 
-#: The file in the folder of a trial that names its job.
-JOB_FILE = "job.json"
+#: The files in the folder of a trial that name its job and its user, and that the job executes.
+JOB_FILE, SCRIPT_FILE = "job.json", "job.sh"
 
 #: Seconds that the queue may take to answer.
 _QUEUE_WAIT_S = 60.0
@@ -65,8 +69,8 @@ def make_queued_trial(number: int, combination: Combination, config: Mapping[str
     """Return a trial without a plan: the machine that submits a job lacks the hardware of the job."""
     container = {**config, "run_dir": str(path)}
     launch = decode_light_config(container)[0].launch
-    words = tuple(word for word in combination.words if not word.startswith("run_dir="))
     demand = ResourceDemand(launch.nodes * launch.tasks_per_node)
+    words = leave_out_folder(combination.words)
     return Trial(number, words, combination.swept_words, container, path, demand)
 
 
@@ -75,8 +79,8 @@ def submit_sweep(
 ) -> Sequence[TrialStatus]:
     """Submit a job for each trial that is neither done nor queued, and return the status of all.
 
-    At most `limit` of the jobs run at once. With `dry_run` nothing is submitted. Raises ConfigError if
-    the queue rejects a job.
+    A trial that diverged would do so again, and is not submitted. At most `limit` of the jobs run at
+    once. With `dry_run` nothing is submitted. Raises ConfigError if the queue rejects a job.
     """
     if dry_run:
         return read_statuses(sweep)
@@ -84,11 +88,7 @@ def submit_sweep(
         check_sbatch()  # the lock makes the folder
     with lock_folder(sweep.folder):
         statuses = read_statuses(sweep)
-        waiting = [
-            (trial, status)
-            for trial, status in zip(sweep.trials, statuses, strict=True)
-            if not status.is_done and not status.is_queued
-        ]
+        waiting = [(trial, status) for trial, status in zip(sweep.trials, statuses, strict=True) if _needs_job(status)]
         if waiting:
             check_sbatch()
         write_list(sweep.folder, sweep.trials)
@@ -107,32 +107,48 @@ def submit_sweep(
 def _submit_trial(trial: Trial, config_dir: Path | None, job_name: str, is_limited: bool) -> None:
     freeze_trial(trial, config_dir)
     make_folder(trial.folder / "logs")
-    path = trial.folder / "job.sh"
+    path = trial.folder / SCRIPT_FILE
     write_text(path, make_job_script(decode_light_config(trial.config)[0], trial.folder))
     # Of the jobs of one name and user, a singleton waits until no other one runs.
     options = ["--dependency=singleton"] if is_limited else []
     job = submit_script(path, [f"--job-name={job_name}", *options])
-    write_json(trial.folder / JOB_FILE, {"job": job})
+    write_json(trial.folder / JOB_FILE, {"job": job, "user": _get_user()})
 
 
 def read_statuses(sweep: QueuedSweep) -> list[TrialStatus]:
     """Return the status of each trial by its files, and whether its job is queued or runs."""
-    jobs = [str(read_json(trial.folder / JOB_FILE).get("job") or "") for trial in sweep.trials]
-    states = _read_queue([job for job in jobs if job.isdigit()])
+    jobs = [read_json(trial.folder / JOB_FILE) for trial in sweep.trials]
+    scripts = [trial.folder / SCRIPT_FILE for trial in sweep.trials]
+    has_jobs = any(job or script.exists() for job, script in zip(jobs, scripts, strict=True))
+    states = _read_queue({str(job["user"]) for job in jobs if job.get("user")}) if has_jobs else {}
     statuses = []
-    for trial, job in zip(sweep.trials, jobs, strict=True):
+    for trial, job, script in zip(sweep.trials, jobs, scripts, strict=True):
         status = read_status(trial)
-        if not status.is_done and job in states:
-            status.status = "running" if states[job] in ("RUNNING", "COMPLETING") else "queued"
+        # Its script names a job that was submitted just before the command was killed.
+        state = states.get(str(job.get("job"))) or states.get(str(script))
+        if not status.is_done and state is not None:
+            is_running = state in ("RUNNING", "COMPLETING")
+            status = TrialStatus("running" if is_running else "queued", status.step, status.metric)
         statuses.append(status)
     return statuses
 
 
-def _read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
-    """Return the state of each job that the queue still has; none without a queue."""
-    if not jobs:
-        return {}
-    command = ["squeue", "--noheader", "--me", "--format=%i %T"]
+def _needs_job(status: TrialStatus) -> bool:
+    return not status.is_done and not status.is_queued and status.status != "diverged"
+
+
+def _get_user() -> str:
+    """Return the name of this user, or the number if there is no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _read_queue(users: Collection[str]) -> Mapping[str, str]:
+    """Return the state of each job of this user and of `users`, by its number and by its script; none without a queue."""
+    users = sorted({_get_user(), *users})
+    command = ["squeue", "--noheader", f"--user={','.join(users)}", "--format=%i %T %o"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=_QUEUE_WAIT_S)
     except FileNotFoundError:
@@ -143,12 +159,17 @@ def _read_queue(jobs: Sequence[str]) -> Mapping[str, str]:
         ) from None
     if process.returncode:
         raise ConfigError(f"squeue failed: {process.stderr.strip()}", "try again when Slurm's controller answers")
-    rows = (line.split() for line in process.stdout.splitlines())
-    return {row[0]: row[1] for row in rows if len(row) == 2 and row[0] in jobs}
+    rows = [line.split(maxsplit=2) for line in process.stdout.splitlines()]
+    return {name: row[1] for row in rows if len(row) > 1 for name in (row[0], *row[2:])}
 
 
-def format_queue(sweep: QueuedSweep, statuses: Sequence[TrialStatus], as_json: bool) -> str:
-    """Return one line for each trial: its number, swept words, status and values; or the rows of results.csv as JSON."""
+def format_queue(
+    sweep: QueuedSweep, statuses: Sequence[TrialStatus], as_json: bool, *, with_script: bool = False
+) -> str:
+    """Return one line for each trial: its number, swept words, status and values; or the rows of results.csv as JSON.
+
+    `with_script` adds the batch script of the next job to the lines.
+    """
     if as_json:
         return json.dumps([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
     trials = _add_metric_infos(sweep.trials, statuses)
@@ -159,23 +180,26 @@ def format_queue(sweep: QueuedSweep, statuses: Sequence[TrialStatus], as_json: b
         text = status.status
         if status.is_done:
             text += f", {summarize_trial(trial, status)}{' ★' if index in best else ''}"
+        elif status.reason:
+            text += f": {clean_line(status.reason)}"
         elif status.step:
             text += f" at step {status.step}"
         lines.append(f"{trial.number:>4}  {trial.label:<{width}}  {text}")
     if best:
         lines.append(f"★ best val {trials[best[0]].metric}")
+    waiting = [trial for trial, status in zip(trials, statuses, strict=True) if _needs_job(status)]
+    if with_script and waiting:
+        others = f", and {pluralize(len(waiting) - 1, 'other job')} alike" if len(waiting) > 1 else ""
+        script = make_job_script(decode_light_config(waiting[0].config)[0], waiting[0].folder)
+        lines.append(f"\nthe batch script of trial {waiting[0].number}{others}:\n\n{script.rstrip()}")
     return "\n".join(lines)
 
 
-def format_next_script(sweep: QueuedSweep, statuses: Sequence[TrialStatus]) -> str:
-    """Return the batch script of the first trial that would be submitted, with a heading; empty if none would."""
-    pairs = zip(sweep.trials, statuses, strict=True)
-    waiting = [trial for trial, status in pairs if not status.is_done and not status.is_queued]
-    if not waiting:
-        return ""
-    others = f", and {pluralize(len(waiting) - 1, 'other job')} alike" if len(waiting) > 1 else ""
-    script = make_job_script(decode_light_config(waiting[0].config)[0], waiting[0].folder)
-    return f"the batch script of trial {waiting[0].number}{others}:\n\n{script.rstrip()}"
+def get_queue_exit_code(statuses: Sequence[TrialStatus]) -> int:
+    """Return 0 while a trial has yet to end, or if all are done, else the exit code of the first that is not."""
+    if any(_needs_job(status) or status.is_queued for status in statuses):
+        return 0
+    return get_exit_code(statuses)
 
 
 def _add_metric_infos(trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> list[Trial]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dnntrain.errors import ConfigError
+from dnntrain.utils.units import pluralize
 
 #: Maximum share of the machine's memory for all trials on the processor.
 _MEMORY_SHARE = 0.9
@@ -63,12 +64,13 @@ def divide_machine(
         num_fitting = min(num_fitting, max(1, int(_MEMORY_SHARE * memory_bytes) // memory))
     cores_per_trial = max(demand.processes * demand.threads for demand in demands)
     max_count = min(num_fitting, max(1, len(cores) // cores_per_trial))
-    if jobs is not None and max_devices and jobs > num_fitting and jobs <= len(demands):
+    count = max_count if jobs is None else min(jobs, len(demands))
+    if max_devices and count > num_fitting:
         raise ConfigError(
-            f"--jobs {jobs}: only {num_fitting} trials of {max_devices} devices fit on {len(devices)} at once",
+            f"--jobs {jobs}: only {pluralize(num_fitting, 'trial')} of {pluralize(max_devices, 'device')} can run at "
+            f"once on {len(devices)}",
             f"use --jobs {num_fitting}, or fewer devices for each trial with launch.nproc",
         )
-    count = max_count if jobs is None else min(jobs, len(demands))
     cores_per_set = max(1, len(cores) // count)
     return [
         Resources(

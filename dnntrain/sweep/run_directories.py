@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dnntrain.errors import ConfigError
-from dnntrain.sweep.sweep_directory import find_trial_folders
+from dnntrain.sweep.trial_list import find_trial_folders
 from dnntrain.utils.files import is_run_directory
 from dnntrain.utils.suggest import describe_missing_run, format_path
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dnntrain.config.saved_config import read_saved_config
-from dnntrain.errors import CheckpointError, ConfigError, Preempted
+from dnntrain.errors import CheckpointError, ConfigError, DnntrainError, Preempted
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.early_stop import RULES, History, StopRule
-from dnntrain.sweep.grid import Combination, make_folder_name
+from dnntrain.sweep.grid import Combination, leave_out_folder, make_folder_name
 from dnntrain.sweep.prepare import prepare_trial
 from dnntrain.sweep.prepare_search import Search
 from dnntrain.sweep.progress_table import PlainProgressTable, make_progress_table
@@ -26,12 +26,14 @@ from dnntrain.sweep.sweep_directory import (
     Trial,
     TrialStatus,
     freeze_trial,
+    get_exit_code,
     read_status,
     status_after_exit,
-    write_list,
 )
+from dnntrain.sweep.trial_list import write_list
 from dnntrain.sweep.trial_runner import TrialRunner, TrialSource
 from dnntrain.training.metrics_writer import read_rows
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.units import pluralize
 
 #: Proposals in a row that cannot be planned, after which a search ends.
@@ -81,6 +83,11 @@ def run_search(search: Search, display: str) -> SearchState:
     return state
 
 
+def get_search_exit_code(state: SearchState) -> int:
+    """Return 0 if a trial has a result, else the exit code of the first trial."""
+    return 0 if state.has_result else get_exit_code(state.statuses)
+
+
 def _restore(search: Search) -> SearchState:
     """Return the search as its folder has it."""
     assert search.identity is not None
@@ -93,22 +100,33 @@ def _restore(search: Search) -> SearchState:
     for number, values in enumerate(log.list_values()):
         has_ended = number in finished and _place(search, number, values)[1].is_dir()
         trial = _make_ended(search, number, values) if has_ended else _prepare(search, number, values)
-        if trial is not None and not has_ended and not (trial.folder / "config.yaml").is_file():
-            # The search was killed after the proposal was recorded, and before its folder was written.
+        if trial is not None and not has_ended and not (trial.folder / "overrides.txt").is_file():
+            # The search was killed after the proposal was recorded, and before its folder was written:
+            # overrides.txt is its last file.
             freeze_trial(trial, search.config_dir)
         if trial is None:
             # It cannot be planned, and its place in the list stays.
             state.trials.append(_make_placeholder(search, number, values))
             state.statuses.append(_REFUSED)
             continue
-        status = replace(read_status(trial), is_final=number in finished)
+        status = read_status(trial)
         if number in stops:
             # As it was when the trial had saved and ended.
             status = _mark_stopped(status_after_exit(trial, Preempted.exit_code), *stops[number])
+        elif number in finished:
+            status = replace(status if status.is_done else _read_failure(trial), is_final=True)
         state.trials.append(trial)
         state.statuses.append(status)
         state.histories[number] = _cut_history(read_history(trial, search), stops.get(number))
+    write_list(search.folder, [trial for trial in state.trials if trial.folder.is_dir()])
     return state
+
+
+def _read_failure(trial: Trial) -> TrialStatus:
+    """Return how a trial that the search takes for failed had ended."""
+    result = read_json(trial.folder / "result.json")
+    exit_code = result.get("exit_code")
+    return status_after_exit(trial, exit_code if isinstance(exit_code, int) else 1)
 
 
 def _mark_stopped(status: TrialStatus, step: int, value: float) -> TrialStatus:
@@ -122,7 +140,7 @@ def _prepare(search: Search, number: int, values: Any) -> Trial | None:
     try:
         line = search.composer.compose(combination.words, combination.swept_words, quiet=True)
         return prepare_trial(number + 1, combination, line.config, path)[0]
-    except ConfigError:
+    except DnntrainError:
         return None
 
 
@@ -140,7 +158,7 @@ def _make_placeholder(search: Search, number: int, values: Any) -> Trial:
 def _make_unplanned(
     search: Search, number: int, combination: Combination, config: Mapping[str, Any], path: Path
 ) -> Trial:
-    words, swept_words = combination.words, combination.swept_words
+    words, swept_words = leave_out_folder(combination.words), combination.swept_words
     return Trial(number + 1, words, swept_words, config, path, ResourceDemand(), metric_info=search.trial_metric)
 
 

@@ -14,7 +14,8 @@ from dnntrain.errors import Interrupted, Preempted, Stopped
 from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.prepare import Sweep, list_cores
 from dnntrain.sweep.progress_table import make_progress_table
-from dnntrain.sweep.sweep_directory import RESULTS_FILE, TrialStatus, freeze_trial, read_status, result_row, write_list
+from dnntrain.sweep.sweep_directory import RESULTS_FILE, TrialStatus, freeze_trial, read_status, result_row
+from dnntrain.sweep.trial_list import write_list
 from dnntrain.sweep.trial_runner import TrialRunner
 from dnntrain.utils.units import pluralize
 
@@ -53,17 +54,6 @@ def make_stop_error(signal_number: int, text: str) -> Stopped:
     """Return the error for trials that `signal_number` ended."""
     error_class = Interrupted if signal_number == signal.SIGINT else Preempted
     return error_class(f"{signal.Signals(signal_number).name}: {text}", "run the same command again to resume it")
-
-
-def get_exit_code(statuses: Sequence[TrialStatus]) -> int:
-    """Return 0 if all trials are done, else the exit code of the first one that is not.
-
-    1 if a signal killed it.
-    """
-    unfinished = next((status for status in statuses if not status.is_done), None)
-    if unfinished is None:
-        return 0
-    return unfinished.exit_code if unfinished.exit_code is not None and unfinished.exit_code > 0 else 1
 
 
 def format_results(sweep: Sweep, statuses: Sequence[TrialStatus], as_json: bool) -> str:

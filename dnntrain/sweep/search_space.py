@@ -14,7 +14,7 @@ from typing import Any
 
 from dnntrain.config.overrides import format_mistake
 from dnntrain.errors import ConfigError
-from dnntrain.sweep.grid import UNSWEEPABLE_KEYS, Combination, list_values, parse_sweep_word
+from dnntrain.sweep.grid import MAX_TRIALS, UNSWEEPABLE_KEYS, Combination, list_values, parse_sweep_word
 from dnntrain.utils.words import get_key
 
 #: Digits of a value: a search does not gain from more, and names of folders stay short.
@@ -121,7 +121,10 @@ def _read_word(word: str, choices: Callable[[str], Sequence[str]], mistakes: lis
             raise ConfigError(f"{key} must have one value in a search: {UNSWEEPABLE_KEYS[key]}", f"write {key}=VALUE")
         if override.is_interval_sweep():
             return _read_interval(prefix, override.value())
-        return Dimension(prefix, choices=tuple(dict.fromkeys(list_values(override, key, choices))))
+        values = list_values(override, key, choices)
+        if len(values) > MAX_TRIALS:
+            raise ConfigError(f"{key} has more than {MAX_TRIALS} values", f"write {key}=interval(LOW,HIGH)")
+        return Dimension(prefix, choices=tuple(dict.fromkeys(values)))
     except ConfigError as error:
         mistakes.append(format_mistake(word, *str(error).strip().split("\n  ", 1)))
         return word

@@ -9,7 +9,7 @@ from dnntrain.display.base import format_metric
 from dnntrain.protocols.metric import MetricInfo
 from dnntrain.sweep.prepare_search import Search
 from dnntrain.sweep.run_search import SearchState
-from dnntrain.sweep.search_results import choose_winner, read_results
+from dnntrain.sweep.search_results import choose_winner, list_told_results
 from dnntrain.sweep.sweep_directory import RESULTS_FILE, STOPPED_EARLY, result_row
 from dnntrain.utils.units import pluralize
 from dnntrain.utils.words import add_config_dir
@@ -20,7 +20,7 @@ def format_search(state: SearchState, as_json: bool) -> str:
     search = state.search
     if not as_json:
         return str(search.folder / RESULTS_FILE)
-    winner = choose_winner(state.trials, state.log, search.metrics)
+    winner = choose_winner(state.log, search.metrics)
     return json.dumps(
         {
             "folder": str(search.folder),
@@ -52,14 +52,14 @@ def format_plan(search: Search, as_json: bool) -> str:
 def describe_search(state: SearchState) -> list[str]:
     """Return the winner, the line that trains it, and the importance of each key."""
     search = state.search
-    winners = choose_winner(state.trials, state.log, search.metrics)
+    winners = choose_winner(state.log, search.metrics)
     if not winners:
         return ["no trial has a result"]
+    results = list_told_results(state.log)
     names = " and ".join(metric.name for metric in search.metrics)
     lines = []
     for number in winners[:10]:
-        results = read_results(state.trials[number].folder, search.metrics)
-        figures = ", ".join(map(_format_result, search.metrics, results))
+        figures = ", ".join(map(_format_result, search.metrics, results[number]))
         lines.append(f"trial {number + 1}: {figures}  {state.trials[number].label}")
     head = f"best {names} of {pluralize(len(state.trials), 'trial')}:" if len(winners) == 1 else f"best by {names}:"
     importances = state.sampler.compute_importances()

@@ -1,4 +1,4 @@
-"""Read and write the folder of a sweep: trials, their status, and results.csv."""
+"""Read and write the folder of a trial and its status, and results.csv of a sweep."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dnntrain.config.digest import compute_digest
 from dnntrain.config.saved_config import write_saved_config
-from dnntrain.protocols.metric import MetricInfo
 from dnntrain.sweep.resources import ResourceDemand
 from dnntrain.utils.csv_text import format_csv
-from dnntrain.utils.files import SWEEP_FILE, make_folder, open_file, read_text, write_text
-from dnntrain.utils.json_files import read_json, write_json
+from dnntrain.utils.files import FOLDS_FILE, make_folder, open_file, read_text, write_text
 from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.words import add_config_dir, join_words
+
+if TYPE_CHECKING:
+    from dnntrain.protocols.metric import MetricInfo
 
 RESULTS_FILE = "results.csv"
 
 #: The status of a trial that a search ended before its last step.
 STOPPED_EARLY = "stopped early"
+
+#: The statuses of a run that ended by itself and is not done, as result.json has them.
+_FAILURES = ("diverged", "refused", "failed")
 
 #: Bytes at the end of metrics.jsonl that are searched for the newest rows.
 _TAIL_BYTES = 2**14
@@ -59,6 +63,8 @@ class Trial:
 
     @property
     def info(self) -> MetricInfo:
+        from dnntrain.protocols.metric import MetricInfo  # it imports numpy
+
         return self.metric_info or MetricInfo(self.metric)
 
     @cached_property
@@ -95,19 +101,27 @@ class TrialStatus:
 
 
 def read_status(trial: Trial) -> TrialStatus:
-    """Read the status of `trial` from its folder: done, waiting or broken off."""
+    """Read the status of `trial` from its folder: done, waiting, broken off, or how it failed."""
     if not trial.folder.is_dir():
         return TrialStatus()
-    result = read_intact_json(trial.folder / "result.json")
+    result = _read_result(trial.folder)
     is_done = result.get("status") == "done" and result.get("config_digest") == trial.config_digest
     if is_done and not _lacks_report(trial):
         return _make_status("done", result, 0)
+    if result.get("status") in _FAILURES and result.get("config_digest") in (None, trial.config_digest):
+        exit_code = result.get("exit_code")
+        return status_after_exit(trial, exit_code if isinstance(exit_code, int) else 1)
     status = TrialStatus()
     update_status(status, trial)
     status.step = _make_status("", result, 0).step or status.step
     if status.step or (trial.folder / "checkpoints" / "LAST").is_file():
         status.status = "broken off"
     return status
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    """Return the result of a run, or that of the runs of a cross-validation."""
+    return read_intact_json(folder / "result.json") or read_intact_json(folder / FOLDS_FILE)
 
 
 def _lacks_report(trial: Trial) -> bool:
@@ -125,7 +139,7 @@ def status_after_exit(trial: Trial, exit_code: int) -> TrialStatus:
 
     A negative `exit_code` is the signal that killed it.
     """
-    result = read_json(trial.folder / "result.json")
+    result = _read_result(trial.folder)
     status = str(result.get("status") or "")
     if exit_code == 0 and status == "done":
         return _make_status("done", result, 0)
@@ -153,6 +167,17 @@ def update_status(status: TrialStatus, trial: Trial) -> None:
             status.metric = float(value)
 
 
+def get_exit_code(statuses: Sequence[TrialStatus]) -> int:
+    """Return 0 if all trials are done, else the exit code of the first one that is not.
+
+    1 if a signal killed it.
+    """
+    unfinished = next((status for status in statuses if not status.is_done), None)
+    if unfinished is None:
+        return 0
+    return unfinished.exit_code if unfinished.exit_code is not None and unfinished.exit_code > 0 else 1
+
+
 def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
     """Create the folder of `trial` with its configuration.
 
@@ -161,49 +186,6 @@ def freeze_trial(trial: Trial, config_dir: Path | None) -> None:
     make_folder(trial.folder)
     write_saved_config(trial.folder, trial.config)
     write_text(trial.folder / "overrides.txt", join_words(add_config_dir(config_dir, trial.words)))
-
-
-def read_names_by_digest(folder: Path) -> dict[str, str]:
-    """Return config digest → folder name of earlier trials in a sweep's folder."""
-    return {str(item.get("config_digest")): item["trial"] for item in _read_list(folder)}
-
-
-def find_trial_folders(folder: Path) -> list[Path] | None:
-    """Return the run directories of the started trials of a sweep, in order.
-
-    None if `folder` does not belong to a sweep.
-    """
-    if not (folder / SWEEP_FILE).is_file():
-        return None
-    return [
-        folder / item["trial"] for item in _read_list(folder) if (folder / item["trial"] / "metrics.jsonl").is_file()
-    ]
-
-
-def _read_list(folder: Path) -> list[dict[str, Any]]:
-    """Return the trials of sweep.json that name a folder directly below."""
-    trials = read_json(folder / SWEEP_FILE).get("trials")
-    items = [item for item in trials if isinstance(item, dict)] if isinstance(trials, list) else []
-    names = [str(item.get("trial", "")) for item in items]
-    return [
-        {**item, "trial": name}
-        for item, name in zip(items, names, strict=True)
-        if "\0" not in name and name == Path(name).name and name not in ("", ".", "..")
-    ]
-
-
-def write_list(folder: Path, trials: Sequence[Trial]) -> None:
-    """Write sweep.json: every trial by the name of its folder."""
-    items = [
-        {
-            "trial": trial.folder.name,
-            "swept": trial.swept_words,
-            "words": trial.words,
-            "config_digest": trial.config_digest,
-        }
-        for trial in trials
-    ]
-    write_json(folder / SWEEP_FILE, {"schema": 1, "trials": items})
 
 
 def write_results(folder: Path, trials: Sequence[Trial], statuses: Sequence[TrialStatus]) -> None:

@@ -13,7 +13,7 @@ from dnntrain.sweep.processes import end_processes
 from dnntrain.sweep.resources import Resources
 from dnntrain.sweep.sweep_directory import Trial, TrialStatus, status_after_exit, update_status
 from dnntrain.sweep.trial_process import TrialProcess, TrialStarter
-from dnntrain.utils.files import remove_file
+from dnntrain.utils.files import FOLDS_FILE, remove_file
 from dnntrain.utils.signals import signal_handlers
 
 #: Seconds for trials to finish a long step and a large checkpoint after a stop signal.
@@ -108,17 +108,21 @@ class TrialRunner:
         """Run until no trial is left; return None, or the signal that stopped the sweep.
 
         The first signal is passed on to all trials, which save and stop. A second one, or ten
-        minutes, kills them.
+        minutes, kills them. They save and stop too if an error ends the sweep.
         """
         try:
             with signal_handlers(self._receive_signal):
-                self._start_trials()
-                while self._running_trials:
-                    self._collect_exits()
+                try:
                     self._start_trials()
-                    self._handle_signal()
-                    self._refresh_statuses()
-                    time.sleep(_POLL_INTERVAL_S)
+                    while self._running_trials:
+                        self._collect_exits()
+                        self._start_trials()
+                        self._handle_signal()
+                        self._refresh_statuses()
+                        time.sleep(_POLL_INTERVAL_S)
+                except Exception:
+                    self._wait_for_ends()
+                    raise
         finally:
             self._kill_trials()
             if self._closes_starter:
@@ -136,7 +140,8 @@ class TrialRunner:
             # An earlier sweep that was killed may have left processes, which hold the lock of the
             # folder.
             end_processes(trial.folder, patience_s=(3.0, 10.0, 5.0))
-            remove_file(trial.folder / "result.json")
+            for name in ("result.json", FOLDS_FILE):
+                remove_file(trial.folder / name)
             process = self._starter.start(trial, resources, make_environment(trial, resources, os.environ))
             self._running_trials.append(_RunningTrial(index, resources, process))
             self._progress_table.statuses[index].status = "running"
@@ -183,6 +188,14 @@ class TrialRunner:
             self._progress_table.on_signal(self._signal_number)
         if time.monotonic() > self._kill_deadline:
             self._kill_trials()
+
+    def _wait_for_ends(self) -> None:
+        """Ask the trials to save and stop, and wait for their processes alone: no file is written."""
+        if self._signal_number is None:
+            self._receive_signal(signal.SIGTERM, None)
+        processes = [running_trial.process for running_trial in self._running_trials]
+        while any(process.poll() is None for process in processes) and time.monotonic() < self._kill_deadline:
+            time.sleep(_POLL_INTERVAL_S)
 
     def _receive_signal(self, number: int, frame: object) -> None:
         if self._signal_number is not None:

@@ -225,6 +225,15 @@ def find_data_file(folder: Path) -> Path | None:
 
 #: The file of a sweep's folder that lists its trials.
 SWEEP_FILE = "sweep.json"
+#: The file with the result of a cross-validation, whose runs are in fold-0, fold-1 …
+FOLDS_FILE = "folds.json"
+#: The files of a folder that holds runs: of a sweep, a search, a comparison, and those above.
+_FOLDER_FILES = (SWEEP_FILE, FOLDS_FILE, "search.json", "prove.json", "bisect.json")
+
+
+def holds_runs(path: Path) -> bool:
+    """Return whether `path` is a run directory, or the folder of several runs."""
+    return is_run_directory(path) or any((path / name).is_file() for name in _FOLDER_FILES)
 
 
 def is_run_directory(path: Path) -> bool:

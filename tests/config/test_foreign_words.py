@@ -219,8 +219,8 @@ def test_all_mistakes_of_a_line_are_translated() -> None:
     message = read_message(["epochs=3", "model=resnet50", "optim.lr=0.1", "gpus=2"])
     assert message.startswith("3 mistakes:")
     assert re.findall(r"write (.*)", message) == [
-        "model=torchvision model.name=resnet50",
         "train.duration=3ep",
+        "model=torchvision model.name=resnet50",
         "parallel=ddp launch.nproc=2",
     ]
 

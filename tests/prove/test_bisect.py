@@ -11,13 +11,14 @@ import pytest
 
 from dnntrain.config.compose import compose
 from dnntrain.config.saved_config import write_saved_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, DivergedError
 from dnntrain.prove import pairs
 from dnntrain.prove.bisect import BisectResult, bisect_runs, find_culprits, format_bisection
 from dnntrain.prove.delta import minimize_changes
 from dnntrain.prove.run_prove import ProveOptions
 from dnntrain.prove.setting_changes import Change, list_changes, make_words
 from dnntrain.prove.verdict import Rules, Verdict, judge_differences
+from dnntrain.utils.sealed_json import write_sealed_json
 
 GOOD = ("data=digits", "model=mlp", "+reg=[grad_clip]", "train.duration=2ep")
 BAD = (
@@ -150,3 +151,47 @@ def test_pairs_are_trained_from_the_saved_configuration(tmp_path: Path, monkeypa
     assert (tmp_path / "folder" / "bisect.json").is_file()
     with pytest.raises(ConfigError, match="have the same settings"):
         bisect_runs(good, good, ProveOptions(), None, lambda text: None)
+
+
+@pytest.mark.slow
+def test_changes_that_diverge_are_worse_and_those_that_cannot_be_trained_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is replaced: a rate of 9 diverges without grad_clip, and 4 blocks need the width of the bad run."""
+    launches = []
+
+    def prepare(number: int, combination: object, config: dict[str, Any], path: Path) -> tuple[SimpleNamespace]:
+        launches.append(config["choices"]["launch"])
+        if config["model"]["depth"] == 4 and config["model"]["embed_dim"] != 64:
+            raise ConfigError("model.depth=4 needs model.embed_dim=64")
+        return (SimpleNamespace(folder=path, config=config),)
+
+    def train(trial: SimpleNamespace, *arguments: object) -> None:
+        trial.folder.mkdir(exist_ok=True)
+        if trial.config["optim"]["lr"] == 9:
+            write_sealed_json(trial.folder / "result.json", {"status": "diverged"})
+            raise DivergedError("the loss of step 2 is nan")
+
+    monkeypatch.setattr(pairs, "prepare_trial", prepare)
+    monkeypatch.setattr(pairs, "train_trial", train)
+    monkeypatch.setattr(pairs, "_read_pair_once", lambda *arguments: (0.5, 0.5))
+    good = save(tmp_path / "good", "model=vit_tiny", "launch=slurm")
+    bad = save(tmp_path / "bad", "model=vit_tiny", "model.depth=4", "model.embed_dim=64", "optim.lr=9", "launch=slurm")
+    said: list[str] = []
+    result = bisect_runs(good, bad, ProveOptions(), tmp_path / "folder", said.append)
+    assert [change.text for change in result.culprits] == ["optim.lr=9.0"]
+    assert any("cannot be trained (model.depth=4 needs model.embed_dim=64)" in text for text in said)
+    assert "this setting loses it (training diverges):" in list(format_bisection(result))
+    assert set(launches) == {"local"}
+    with pytest.raises(ConfigError, match=r"needs model\.embed_dim=64"):
+        bisect_runs(
+            good, save(tmp_path / "other", "model=vit_tiny", "model.depth=4"), ProveOptions(), None, said.append
+        )
+
+    def diverge_if_good(trial: SimpleNamespace, *arguments: object) -> None:
+        if trial.folder.name.endswith("-a"):
+            raise DivergedError("the loss of step 2 is nan")
+
+    monkeypatch.setattr(pairs, "train_trial", diverge_if_good)
+    with pytest.raises(DivergedError):
+        bisect_runs(good, bad, ProveOptions(), tmp_path / "good-diverges", said.append)

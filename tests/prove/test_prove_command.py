@@ -27,6 +27,9 @@ SHORT = ("train.duration=2ep", "train.max_examples=320", "log.report=false")
         (("--a", "", "--b", "optim=sgd", "--metric", "acuracy"), "accuracy"),
         (("--a", "", "--b", "optim=sgd", "--alpha", "0.7"), "below 0.5"),
         (("--a", "", "--b", "optim=sgd", "--max-pairs", "1"), "at least 2"),
+        (("--a", "", "--b", "optim=sgd", "--max-pairs", "5"), "at least 6 pairs"),
+        (("--a", "", "--b", "optim=sgd", "launch=slurm"), "do not support launch=slurm"),
+        (("--a", "", "--b", "optim=sgd", "folds=5"), "do not support folds"),
         (("sweep",), "prove sweep DIR"),
         (("sweep", "nowhere"), "not the folder of a sweep"),
         (("--runs-a", "nowhere", "--runs-b", "nowhere2"), "does not exist"),
@@ -75,7 +78,7 @@ def test_a_clear_gain_is_proven_and_its_lines_reproduce_it(dnntrain, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_verdict(tmp_path):
-    words = ("--a", "", "--b", "average=[ema]", "--max-pairs", "2")
+    words = ("--a", "", "--b", "average=[ema]", "--alpha", "0.4", "--max-pairs", "3")
     whole = run_warm(_prove(tmp_path / "whole", *words))
     broken = tmp_path / "broken"
     for target in ("01-b", "02-a"):

@@ -98,6 +98,37 @@ def test_the_status_has_the_values_of_finished_trials(queue: Path, capsys: Captu
     assert lines[4] == "★ best val accuracy"
 
 
+@pytest.mark.slow
+def test_a_trial_that_diverged_is_shown_and_not_submitted_again(queue: Path, capsys: Capture) -> None:
+    list_statuses(capsys)
+    trial = next(Path("a").glob("2-*"))
+    digest = compute_digest(read_saved_config(trial))
+    reason = {"status": "diverged", "config_digest": digest, "reason": "the loss of step 2 is nan", "exit_code": 4}
+    write_sealed_json(trial / "result.json", reason)
+    (queue / "2").unlink()
+    assert main([*LINE]) == 0
+    assert "diverged: the loss of step 2 is nan" in capsys.readouterr().out.splitlines()[2]
+    assert sorted(path.name for path in queue.iterdir()) == ["1", "3"]
+    for path in sorted(Path("a").glob("[13]-*")):
+        digest = compute_digest(read_saved_config(path))
+        write_sealed_json(path / "result.json", {"status": "done", "config_digest": digest})
+    for job in queue.iterdir():
+        job.unlink()
+    assert main([*LINE]) == 4
+
+
+@pytest.mark.slow
+def test_a_job_is_found_by_its_script_if_the_command_was_killed_at_once(queue: Path, capsys: Capture) -> None:
+    list_statuses(capsys)
+    for path in Path("a").glob("*/job.json"):
+        assert json.loads(path.read_text())["user"]
+        path.unlink()
+    text = f'for n in $(ls {queue}); do echo $n PENDING $(grep -o "[^ ]*job.sh" {queue}/$n); done'
+    (queue.parent / "programs" / "squeue").write_text(f"#!/bin/sh\n{text}\n")
+    assert list_statuses(capsys) == ["queued"] * 3
+    assert len(list(queue.iterdir())) == 3
+
+
 def test_a_dry_run_prints_the_script_of_the_next_job(queue: Path, capsys: Capture) -> None:
     assert main([*LINE, "launch.partition=short", "--dry-run"]) == 0
     text = capsys.readouterr().out

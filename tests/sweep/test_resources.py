@@ -46,5 +46,8 @@ def test_more_at_once_shares_cores_but_no_accelerators() -> None:
         Resources((), (0,)),
     ]
     assert len(divide_machine([ResourceDemand(1)] * 3, (), range(8), 0, jobs=1)) == 1
-    with pytest.raises(ConfigError, match="2 trials of 2 devices fit on 4 at once"):
+    with pytest.raises(ConfigError, match="only 2 trials of 2 devices can run at once on 4"):
         divide_machine([ResourceDemand(2, devices=2)] * 3, ("0", "1", "2", "3"), range(8), 0, jobs=3)
+    for demand in (ResourceDemand(1, devices=1), ResourceDemand(1, devices=1, device=0)):
+        with pytest.raises(ConfigError, match=r"only 1 trial of 1 device can run at once on 1\n.*--jobs 1"):
+            divide_machine([demand] * 2, ("0",), range(8), 0, jobs=4)

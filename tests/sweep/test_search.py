@@ -252,9 +252,9 @@ def test_the_pareto_front_has_no_dominated_trial(tmp_path: Path) -> None:
     results = [(0.9, 100.0), (0.8, 50.0), (0.8, 60.0), (0.95, 300.0), (0.7, 50.0)]
     log.events = [{"tell": number, "results": list(values)} for number, values in enumerate(results)]
     log.events.append({"tell": 9, "results": None})
-    assert choose_winner([], log, metrics) == [0, 1, 3]
+    assert choose_winner(log, metrics) == [0, 1, 3]
     log.events = [{"tell": number, "results": [values[0]]} for number, values in enumerate(results)]
-    assert choose_winner([], log, metrics[:1]) == [3]
+    assert choose_winner(log, metrics[:1]) == [3]
 
 
 @pytest.mark.slow

@@ -22,15 +22,14 @@ def run(arguments: Arguments) -> int:
     from dnntrain.sweep.prepare import prepare_sweep
 
     sweep = prepare_sweep(arguments.overrides, arguments.config_dir, jobs=options["jobs"], quiet=arguments.quiet)
-    from dnntrain.sweep.queued_sweep import QueuedSweep, format_next_script, format_queue, submit_sweep
+    from dnntrain.sweep.queued_sweep import QueuedSweep, format_queue, get_queue_exit_code, submit_sweep
 
     if isinstance(sweep, QueuedSweep):
         statuses = submit_sweep(sweep, arguments.config_dir, options["jobs"], options["dry_run"])
-        print(format_queue(sweep, statuses, arguments.json))
-        if options["dry_run"] and not arguments.json and (script := format_next_script(sweep, statuses)):
-            print(f"\n{script}")
-        return 0
-    from dnntrain.sweep.run_sweep import format_listing, format_results, get_exit_code, run_sweep
+        print(format_queue(sweep, statuses, arguments.json, with_script=options["dry_run"]))
+        return get_queue_exit_code(statuses)
+    from dnntrain.sweep.run_sweep import format_listing, format_results, run_sweep
+    from dnntrain.sweep.sweep_directory import get_exit_code
 
     if options["dry_run"]:
         print(format_listing(sweep, arguments.json))
@@ -48,8 +47,7 @@ def _run_search(arguments: Arguments) -> int:
     names = ("search", "trials", "stop_early", "metrics", "jobs")
     search_options = SearchOptions(**{name: options[name] for name in names if options[name] is not None})
     search = prepare_search(arguments.overrides, search_options, arguments.config_dir, quiet=arguments.quiet)
-    from dnntrain.sweep.run_search import run_search
-    from dnntrain.sweep.run_sweep import get_exit_code
+    from dnntrain.sweep.run_search import get_search_exit_code, run_search
     from dnntrain.sweep.search_text import describe_search, format_plan, format_search
 
     if options["dry_run"]:
@@ -59,4 +57,4 @@ def _run_search(arguments: Arguments) -> int:
     if not arguments.quiet:
         print(*describe_search(state), sep="\n", file=sys.stderr)
     print(format_search(state, arguments.json))
-    return 0 if state.has_result else get_exit_code(state.statuses)
+    return get_search_exit_code(state)

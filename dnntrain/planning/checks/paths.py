@@ -15,7 +15,7 @@ from dnntrain.errors import CheckpointError, ConfigError, DnntrainError
 from dnntrain.input.read_errors import explain_unreadable_data
 from dnntrain.nn.model_paths import find_model_file, has_checkpoint
 from dnntrain.protocols import DataChoice
-from dnntrain.utils.files import find_data_file, is_run_directory
+from dnntrain.utils.files import find_data_file, holds_runs
 from dnntrain.utils.suggest import format_path
 
 #: The options of choices whose `file` is run as code; the data check their own.
@@ -79,9 +79,10 @@ def check_run_dir(run_dir: str | None, name: str) -> None:
 def check_holds_no_data(path: Path) -> None:
     """Check that the new run directory `path` is not a folder of data, which the run would fill.
 
-    Run directories in it, hidden folders and files of other kinds do not count. Raises ConfigError.
+    A folder of several runs may hold pictures of the user. Run directories in the folder, hidden folders
+    and files of other kinds do not count. Raises ConfigError.
     """
-    if path.is_dir() and not is_run_directory(path) and (file := find_data_file(path)) is not None:
+    if path.is_dir() and not holds_runs(path) and (file := find_data_file(path)) is not None:
         raise ConfigError(
             f"run_dir={format_path(path)} holds data: {file.relative_to(path)}",
             f"name a folder of its own, such as run_dir=runs/{path.name}",
