@@ -25,7 +25,7 @@ def hide_control_keys(stream: Any) -> Callable[[], None]:
     try:
         descriptor = stream.fileno()
         saved_modes = termios.tcgetattr(descriptor)
-        if not saved_modes[3] & termios.ECHOCTL or _is_in_background(descriptor):
+        if not saved_modes[3] & termios.ECHOCTL or is_in_background(descriptor):
             return _do_nothing
         modes = [*saved_modes[:3], saved_modes[3] & ~termios.ECHOCTL, *saved_modes[4:]]
         termios.tcsetattr(descriptor, termios.TCSANOW, modes)
@@ -35,7 +35,7 @@ def hide_control_keys(stream: Any) -> Callable[[], None]:
     def restore() -> None:
         atexit.unregister(restore)
         try:
-            if not _is_in_background(descriptor):
+            if not is_in_background(descriptor):
                 termios.tcsetattr(descriptor, termios.TCSANOW, saved_modes)
         except (termios.error, OSError, ValueError):
             pass
@@ -44,7 +44,7 @@ def hide_control_keys(stream: Any) -> Callable[[], None]:
     return restore
 
 
-def _is_in_background(descriptor: int) -> bool:
+def is_in_background(descriptor: int) -> bool:
     """Return whether another job has the terminal; setting its modes would stop this process."""
     try:
         return os.tcgetpgrp(descriptor) != os.getpgrp()

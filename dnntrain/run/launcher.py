@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnntrain.display.left_view import prepare_to_clear
 from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
 from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.run.outputs import list_missing_outputs
@@ -89,7 +90,10 @@ class _RankLauncher:
         for name in _AGENT_FILES:
             remove_file(self._path / "logs" / name)
         remove_file(self._path / "result.json")
+        leave_view = prepare_to_clear(sys.stderr)
         code = self.run_agent("dnntrain.run.worker", restart)
+        if code < 0 or _was_main_rank_killed(read_json(self._path / "logs" / "agent.json")):
+            leave_view()
         result = read_json(self._path / "result.json")
         is_done = result.get("status") == "done"
         if is_done and (
@@ -178,6 +182,11 @@ def _describe_kill(agent: Mapping[str, Any]) -> str:
         return ""
     text = f"rank {agent['rank']} (process {agent['pid']}) was ended by {agent['signal']}"
     return text + ", as the kernel does if memory is short" if agent["signal"] == "SIGKILL" else text
+
+
+def _was_main_rank_killed(agent: Mapping[str, Any]) -> bool:
+    """Return whether a signal ended the rank that draws the live view, before it could leave it."""
+    return agent.get("rank") == 0 and bool(agent.get("signal"))
 
 
 def _write_missing_result(path: Path, result: Mapping[str, Any], error: DnntrainError) -> None:
