@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnntrain.training.progress import Progress
 from dnntrain.utils.units import Duration
@@ -14,16 +14,20 @@ from dnntrain.utils.units import Duration
 class Event:
     """An event every so many steps or, if `every_s` is set, about every so many seconds.
 
-    `next_step(step)` is for an event that chooses the step at which it is due next.
+    `next_step(step)` is for an event that chooses the step at which it is due next. After each of the first
+    `first_steps` steps it is due too.
     """
 
     run: Callable[[int], None]
     every_steps: int = 0
     every_s: float = 0.0
     next_step: Callable[[int], int] | None = None
+    first_steps: int = 0
 
     def is_due_at(self, step: int) -> bool:
         """Return whether the number of the step alone makes it due."""
+        if step <= self.first_steps:
+            return True
         if self.next_step is not None:
             return step >= self.next_step(step)
         return self.every_steps > 0 and step % self.every_steps == 0
@@ -48,6 +52,11 @@ class Cadence:
             return ()
         return self._collect_due(step)
 
+    def with_first_steps(self, run: Callable[[int], None], first_steps: int) -> Cadence:
+        """Return the cadence at which the event `run` is due after each of the first steps, too."""
+        events = [replace(event, first_steps=first_steps) if event.run == run else event for event in self._events]
+        return Cadence(events, self._last_step)
+
     def rewind(self) -> None:
         """Start again from an earlier step."""
         self._wake_step = 0
@@ -64,6 +73,7 @@ class Cadence:
         self._wake_s = min(self._next_time.values(), default=float("inf"))
         upcoming = [(step // event.every_steps + 1) * event.every_steps for event in self._events if event.every_steps]
         upcoming += [max(event.next_step(step), step + 1) for event in self._events if event.next_step is not None]
+        upcoming += [step + 1 for event in self._events if step < event.first_steps]
         if step < self._last_step:
             upcoming.append(self._last_step)
         self._wake_step = min(upcoming, default=1 << 62)

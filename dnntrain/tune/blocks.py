@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 #: First steps of a measurement, in which kernels are chosen and memory is allocated; fewer if they take longer than
 #: so many seconds.
 FIRST_STEPS, FEWEST_FIRST_STEPS, _FIRST_STEPS_S = 8, 3, 4.0
-#: A trainer of a measurement is built for so many steps; it never makes them all.
-UNREACHED_STEPS = 1_000_000
 #: Seconds of a block of steps, and of one with steps that wait.
 BLOCK_S, _LONG_BLOCK_S = 0.2, 1.0
 #: A step waits if it takes so many times the mean; a single one only if it takes more than this share of the time.

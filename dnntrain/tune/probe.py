@@ -64,8 +64,8 @@ class ProbeRequest:
     """The two lines of a comparison: `line` with the words `old`, and with the words `new`.
 
     without          a choice of the old line that the new one lacks, as `reg.sam`
-    keeps_callbacks  whether both have the monitors and the rows of the run; else they have a row for
-                     each step, whose losses are compared
+    keeps_callbacks  whether both have the monitors of the run, and rows as often as the run alone; else they
+                     have a row for each of the first steps, too, whose losses are compared
     ends_early       whether the comparison may end without an interval if the new line is slower
     """
 

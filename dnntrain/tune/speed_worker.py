@@ -19,7 +19,6 @@ from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.tune.blocks import (
     FEWEST_FIRST_STEPS,
     FIRST_STEPS,
-    UNREACHED_STEPS,
     agree,
     compute_block_length,
     fill_cache_of_run,
@@ -258,7 +257,8 @@ def open_line(config: RunConfig, keeps_callbacks: bool, world: World, is_timed: 
         if row["split"] == "train" and not keeps_callbacks:
             losses.append(float(row["loss"]))
 
-    trainer = build_scratch_trainer(session, UNREACHED_STEPS, record_loss, keeps_callbacks)
+    first_rows = 0 if keeps_callbacks else FIRST_STEPS
+    trainer = build_scratch_trainer(session, record_loss, first_rows, keeps_callbacks)
     fill_cache_of_run(session, must_be_full=is_timed)
     trainer.start_session()
     build_s, plan, steps = time.perf_counter() - started, session.plan, iterate_steps(trainer.loop)

@@ -19,7 +19,7 @@ from dnntrain.training import step_phases as phase
 from dnntrain.training.loop import iterate_steps
 from dnntrain.training.step_phases import PHASES, mark_hooks, mark_trainer
 from dnntrain.tune.attainable import AttainableRates, make_synchronizer, measure_attainable_rates
-from dnntrain.tune.blocks import FIRST_STEPS, UNREACHED_STEPS, agree, fill_cache_of_run, make_first_steps
+from dnntrain.tune.blocks import FIRST_STEPS, agree, fill_cache_of_run, make_first_steps
 from dnntrain.tune.phase_clock import PhaseClock
 from dnntrain.tune.speed_settings import count_readers
 from dnntrain.utils.hardware import use_threads
@@ -94,7 +94,7 @@ def measure_step_time(session: Session, seconds: float) -> tuple[StepTime, tuple
         marked = mark_hooks(name, hooks, clock.mark)
         return marked if not name.startswith("optim=") else _add_binding(marked, handles)
 
-    trainer = build_scratch_trainer(session, UNREACHED_STEPS, lambda row: None, True, mark_method)
+    trainer = build_scratch_trainer(session, lambda row: None, keeps_callbacks=True, change_hooks=mark_method)
     try:
         fill_cache_of_run(session)
         trainer.start_session()

@@ -121,7 +121,7 @@ def open_line(*words: str) -> Steps:
     from dnntrain.utils.world import World
 
     session = open_session(decode_config(compose([*words, "log.every=1000000step"], quiet=True)), World())
-    trainer = build_scratch_trainer(session, 1_000_000, lambda row: None, keeps_callbacks=True)
+    trainer = build_scratch_trainer(session, lambda row: None, keeps_callbacks=True)
     trainer.start_session()
     steps: Iterator[int] = iterate_steps(replace(trainer.loop))
     return Steps(lambda: next(steps), session.plan.batch_size)

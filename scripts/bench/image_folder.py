@@ -156,7 +156,7 @@ def iterate_dnntrain(folder: Path, size: int, workers: int, decode: str, pipelin
         *("model=mlp", "reg=[]", "precision=fp32", "train.compile=off", "data.val_fraction=0"),
     )
     session = open_session(decode_config(compose(words, quiet=True)), World())
-    trainer = build_scratch_trainer(session, 1_000_000, lambda row: None)
+    trainer = build_scratch_trainer(session, lambda row: None)
     try:
         for step in range(1_000_000):
             for batch in trainer.loop.batches.take(step).micro_batches:
