@@ -18,7 +18,7 @@ import torch
 
 from dnntrain.choices.sched.constant import Constant
 from dnntrain.distributed.collectives import reduce_any
-from dnntrain.errors import DataError, DnntrainError
+from dnntrain.errors import ConfigError, DataError, DnntrainError
 from dnntrain.planning.batch_size import is_batch_size_scheduled
 from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
@@ -101,7 +101,14 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
                 )
             end_reason = f"the training split has {session.plan.data.train} examples"
             break
-        new_timing = _measure_size(session, size, steps)
+        try:
+            new_timing = _measure_size(session, size, steps)
+        except (ConfigError, DataError) as error:
+            # Every rank raises it: it follows from the settings. The sizes before it stay measured.
+            if not timings:
+                raise
+            end_reason = f"train.batch_size={size * share} does not fit the run: {error.message.splitlines()[0]}"
+            break
         if new_timing is None:
             end_reason = f"a micro-batch of {size} does not fit into memory"
             break
@@ -122,7 +129,10 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
 
 
 def _measure_size(session: Session, size: int, steps: int) -> SizeTiming | None:
-    """Return the timing of a size, or None if it does not fit on some rank."""
+    """Return the timing of a size, or None if it does not fit into the memory of some rank.
+
+    Raises ConfigError or DataError if the settings of the run do not allow such a batch.
+    """
     examples, device = count_step_examples(session, size), session.device
     train = replace(session.config.train, batch_size=examples, micro_batch_size=size)
     config = replace(session.config, train=train)

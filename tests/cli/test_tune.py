@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ from stand_ins import context
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
-from dnntrain.errors import DnntrainError
+from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.protocols import StepInfo
-from dnntrain.run.scratch import run_scratch_training
+from dnntrain.run.scratch import build_scratch_trainer, run_scratch_training
 from dnntrain.run.session import open_session
+from dnntrain.training.loop import iterate_steps
 from dnntrain.tune.batch_size import SizeTiming, compute_throughput, find_batch_size
 from dnntrain.tune.batch_size import select_best_size as suggest_batch
 from dnntrain.tune.lr_range import LrRangeSchedule, StopOnDivergence, format_rate_overrides, suggest_rate
@@ -116,6 +119,39 @@ def test_sizes_end_with_the_training_examples_and_the_line_names_all_ranks_toget
     assert found["ended"] == "the training split has 40 examples"
     assert found["line"] in ("train.batch_size=16", "train.batch_size=32")
     assert found["same_batch"] == "train.micro_batch_size=16"
+
+
+@pytest.mark.slow
+def test_a_warm_up_may_be_longer_than_the_measurement() -> None:
+    words = ["train.max_examples=320", "train.duration=100step", "sched.warmup=30step", "sched.cooldown=50step"]
+    session = open_session(decode_config(compose(words)), World())
+    assert [row["microbatch"] for row in find_batch_size(session, 16, 16, 1)["rows"]] == [16]
+
+
+@pytest.mark.slow
+def test_sizes_end_with_a_batch_that_the_run_does_not_allow() -> None:
+    """288 training examples are 18 steps of 16, but 9 steps of 32: the warm-up is as long."""
+    words = ["train.max_examples=288", "train.duration=1ep", "sched.warmup=9step", "train.batch_size=16"]
+    session = open_session(decode_config(compose(words)), World())
+    found = find_batch_size(session, 16, 64, 1)
+    assert [row["microbatch"] for row in found["rows"]] == [16]
+    assert found["ended"].startswith("train.batch_size=32 does not fit the run: sched.warmup=9step is 9 steps")
+    with pytest.raises(ConfigError, match=r"sched\.warmup=9step"):
+        find_batch_size(session, 32, 64, 1)
+
+
+@pytest.mark.slow
+def test_a_scratch_trainer_has_a_row_for_each_of_the_first_steps_and_then_as_often_as_the_run() -> None:
+    session = open_session(decode_config(compose(["train.max_examples=320", "log.every=5step"])), World())
+    rows: list[Mapping[str, Any]] = []
+    trainer = build_scratch_trainer(session, rows.append, first_rows=3)
+    try:
+        trainer.start_session()
+        for _ in islice(iterate_steps(trainer.loop), 11):
+            pass
+    finally:
+        trainer.close()
+    assert [row["step"] for row in rows if row["split"] == "train"] == [1, 2, 3, 5, 10]
 
 
 @pytest.mark.slow
