@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,9 +11,9 @@ from dnntrain.bench.statistics import CONFIDENCE, MIN_VALUES, Interval, compute_
 from dnntrain.errors import ConfigError
 from dnntrain.utils.csv_text import format_csv
 from dnntrain.utils.files import write_bytes, write_text
+from dnntrain.utils.output_file import check_output_file
 from dnntrain.utils.units import format_bytes
 
-_SUFFIXES = {"csv": "csv", "picture": "png"}
 _PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -105,7 +104,7 @@ def write_csv(results: Sequence[BenchResult], path: Path) -> None:
 
 
 def write_picture(results: Sequence[BenchResult], path: Path) -> None:
-    """Write a PNG: the metric against latency at the smallest batch.
+    """Write a picture in the format of the path's ending: the metric against latency at the smallest batch.
 
     The area of each point is proportional to the size on disk.
     """
@@ -147,29 +146,27 @@ def write_picture(results: Sequence[BenchResult], path: Path) -> None:
         bbox_to_anchor=(1.0, 0.5),
     )
     image = BytesIO()
-    figure.savefig(image, format="png", dpi=120)
+    figure.savefig(image, format=path.suffix.removeprefix(".").lower(), dpi=120)
     write_bytes(path, image.getvalue())
 
 
-def check_output_file(name: str, path: Path) -> None:
-    """Raise ConfigError if the file cannot be written after the measurements."""
-    if not path.parent.is_dir():
+def write_files(results: Sequence[BenchResult], csv: Path | None, picture: Path | None) -> None:
+    """Write the files that are named."""
+    if csv is not None:
+        write_csv(results, csv)
+    if picture is not None:
+        write_picture(results, picture)
+
+
+def check_files(csv: Path | None, picture: Path | None) -> None:
+    """Raise ConfigError if a file cannot be written after the measurements, or the picture has no known ending."""
+    if csv is not None:
+        check_output_file("csv", csv, "bench.csv")
+    if picture is None:
+        return
+    check_output_file("picture", picture, "bench.png")
+    if picture.suffix.lower() not in _PICTURE_SUFFIXES:
         raise ConfigError(
-            f"--{name} {path}: there is no folder {path.parent}", f"create it, or use --{name} {path.name}"
+            f"--picture {picture} must end in {', '.join(_PICTURE_SUFFIXES[:-1])} or {_PICTURE_SUFFIXES[-1]}",
+            f"use --picture {picture.with_suffix('.png')}",
         )
-    if path.is_dir():
-        raise ConfigError(
-            f"--{name} {path} is a folder", f"name a file, as in --{name} {path / 'bench'}.{_SUFFIXES[name]}"
-        )
-    if name == "picture" and path.suffix.lower() not in _PICTURE_SUFFIXES:
-        raise ConfigError(
-            f"--picture {path} must end in {', '.join(_PICTURE_SUFFIXES[:-1])} or {_PICTURE_SUFFIXES[-1]}",
-            f"use --picture {path.with_suffix('.png')}",
-        )
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--{name} {path}: the folder {path.parent} cannot be written ({error.strerror})", "name a file elsewhere"
-        ) from None

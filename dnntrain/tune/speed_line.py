@@ -11,6 +11,7 @@ from dnntrain.config.decode import decode_config, decode_light_config
 from dnntrain.errors import ConfigError, DnntrainError
 from dnntrain.planning.checks.early import check_new_run
 from dnntrain.tune.goal import LATENCY, THROUGHPUT, Goal, check_goal_kind, parse_goal
+from dnntrain.utils.output_file import check_output_file
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ def check_speed_line(
             goal = parse_goal(text, light.task.list_infos(), light.eval.metric)
     except ConfigError as error:
         errors.append(error)
+    if options["path"] is not None:
+        try:
+            check_output_file("path", options["path"], "tuned.yaml")
+        except ConfigError as error:
+            errors.append(error)
     if text == LATENCY and options["path"] is not None:
         errors.append(ConfigError("--path does not support --goal latency: tuned= is for training", "use --json"))
     if text == LATENCY and options["allow"] == "bitwise":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dnntrain.bench.measure import BenchResult
-from dnntrain.bench.tables import format_table
+from dnntrain.bench.tables import format_table, write_files
 
 
 def result(name: str, rates: list[float]) -> BenchResult:
@@ -39,6 +40,14 @@ def test_few_rounds_say_what_their_range_covers_and_decide_nothing(rounds: int, 
 def test_a_ratio_whose_interval_holds_1_is_marked_as_noise() -> None:
     table = format_table([result("a", BASE), result("b", BASE[::-1])])
     assert "1.00× (noise)" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
+def test_the_picture_has_the_format_of_its_name(suffix: str, start: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"bench{suffix}"
+    write_files([result("a", BASE), result("b", FASTER)], None, path)
+    assert path.read_bytes().startswith(start)
 
 
 def test_json_holds_the_coverage() -> None:

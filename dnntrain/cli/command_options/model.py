@@ -208,7 +208,7 @@ MODEL_COMMANDS: dict[str, Command] = {
             Option("exports", "skip the exports of a run", default=True),
             Option("accuracy", "skip the accuracy on the test data", default=True),
             Option("csv", "write the figures to FILE", Path, placeholder="FILE"),
-            Option("picture", "draw accuracy and latency to a PNG file", Path, placeholder="FILE"),
+            Option("picture", "draw accuracy and latency to a .png, .svg or .pdf file", Path, placeholder="FILE"),
             TRUST,
             JSON,
         ),

@@ -15,15 +15,13 @@ from dnntrain.inference.run_args import check_model
 def run(arguments: Arguments) -> int:
     """Print a table or, with --json, one object. Also write a CSV file and a picture if the line names them."""
     from dnntrain.bench.measure import check_threads, measure_candidates
-    from dnntrain.bench.tables import check_output_file, format_table, write_csv, write_picture
+    from dnntrain.bench.tables import check_files, format_table, write_files
 
     options, paths = arguments.options, [Path(word).expanduser() for word in arguments.positional]
     hardware = check_threads(options["threads"])
     for path in paths:
         check_model(path, arguments.overrides)
-    writers = {"csv": write_csv, "picture": write_picture}
-    for name in writers.keys() & arguments.given:
-        check_output_file(name, options[name])
+    check_files(options["csv"], options["picture"])
     from dnntrain.bench.candidates import check_has_run, make_candidates
     from dnntrain.run.unfinished import write_unfinished_model
 
@@ -49,8 +47,7 @@ def run(arguments: Arguments) -> int:
         should_evaluate=options["accuracy"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
-    for name in writers.keys() & arguments.given:
-        writers[name](results, options[name])
+    write_files(results, options["csv"], options["picture"])
     if arguments.json:
         machine = {"cpu": hardware.cpu_model, "features": hardware.cpu_features, "threads": threads}
         print(json.dumps({"machine": machine, "models": [result.as_json(results[0]) for result in results]}))
