@@ -17,6 +17,19 @@ def read_local_size(environ: Mapping[str, str] | None = None) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+def check_is_alone(command: str, starts_ranks: bool = False) -> None:
+    """Raise ConfigError if torchrun started the process of a command that measures.
+
+    `starts_ranks` says that the command starts the ranks of a layout.
+    """
+    if "WORLD_SIZE" in os.environ:
+        own_ranks = "; it starts launch.nproc processes itself" if starts_ranks else ""
+        raise ConfigError(
+            f"dnntrain {command} cannot run under torchrun, because all ranks would measure at the same time",
+            f"start it without torchrun{own_ranks}",
+        )
+
+
 @dataclass(frozen=True)
 class World:
     """The place of this process among all ranks: `rank` of `size`.

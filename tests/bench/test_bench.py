@@ -41,6 +41,15 @@ def test_a_run_and_its_export_are_measured_side_by_side(short_run: Path, tmp_pat
         assert picture.size[0] > 600
 
 
+@pytest.mark.parametrize("words", [("bench", "RUN"), ("why",), ("tune", "speed")])
+def test_commands_that_measure_do_not_run_under_torchrun(
+    words: tuple[str, ...], short_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([str(short_run) if word == "RUN" else word for word in words]) == 2
+    assert "cannot run under torchrun, because all ranks would measure at the same time" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

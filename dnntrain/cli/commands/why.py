@@ -9,11 +9,12 @@ from pathlib import Path
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.planning.checks.early import decode_new_run
-from dnntrain.utils.world import World
+from dnntrain.utils.world import World, check_is_alone
 
 
 def run(arguments: Arguments) -> int:
     """Print a table, or JSON. The result for a run as it was trained is kept in its folder."""
+    check_is_alone("why", starts_ranks=True)
     path = _get_path(arguments)
     if path is None:
         decode_new_run(compose(arguments.overrides, arguments.config_dir), World())
