@@ -63,6 +63,14 @@ class BenchResult:
     def throughput(self, batch: int) -> Interval:
         return compute_median_interval(self.rates[batch])
 
+    def count_units(self, batch: int) -> int:
+        """Return the images, rows or tokens of a call with `batch` examples."""
+        return batch * int(self.load_info.get("units_per_example", 1))
+
+    def call_ms(self, batch: int) -> Interval:
+        """Return the milliseconds of a call with `batch` examples: the mean of each round, over the rounds."""
+        return compute_median_interval([1000 * self.count_units(batch) / rate for rate in self.rates[batch]])
+
     @property
     def best_batch(self) -> int:
         return max(self.rates, key=lambda batch: self.throughput(batch).median)
@@ -186,8 +194,7 @@ def _time_batch(
             time.sleep(_SPIN_WAIT_S)
             times = holder.ask({"batch": batch, "calls": calls[result.name]})["times"]
             result.latencies.setdefault(batch, []).extend(times)
-            count = batch * result.load_info.get("units_per_example", 1)
-            result.rates.setdefault(batch, []).append(count * len(times) / sum(times))
+            result.rates.setdefault(batch, []).append(result.count_units(batch) * len(times) / sum(times))
 
 
 def describe_effort(num_models: int, num_batches: int, rounds: int, seconds: float) -> str:

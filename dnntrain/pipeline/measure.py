@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dnntrain.bench.candidates import can_run_on_cpu, make_candidates
 from dnntrain.bench.measure import BenchResult, measure_candidates
-from dnntrain.bench.statistics import compute_median_interval
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import CheckpointError
 from dnntrain.export.manifest import is_export, read_manifest
@@ -91,7 +90,7 @@ def is_on_cpu(path: Path) -> bool:
 
 def measure_latencies(path: Path, batches: Sequence[int], *, trust: bool, say: Say) -> dict[int, Measured]:
     """Return the milliseconds of a call of one model by batch size."""
-    return _read_latencies(_time_models({path.name: [path]}, batches, trust, say)[0])
+    return read_latencies(_time_models({path.name: [path]}, batches, trust, say)[0])
 
 
 def _time_models(
@@ -129,7 +128,7 @@ def _make_point(pipeline: Pipeline, name: str, paths: Sequence[Path], metric: Me
         form=form or "float32",
         path=str(paths[0].relative_to(pipeline.folder)),
         metric=metric,
-        latency_ms=_read_latencies(result),
+        latency_ms=read_latencies(result),
         size_bytes=int(result.load_info["size_bytes"]),
         train_s=sum(map(_read_train_s, runs)),
         total_s=sum(
@@ -139,11 +138,11 @@ def _make_point(pipeline: Pipeline, name: str, paths: Sequence[Path], metric: Me
     )
 
 
-def _read_latencies(result: BenchResult) -> dict[int, Measured]:
+def read_latencies(result: BenchResult) -> dict[int, Measured]:
     """Return the median over rounds of the milliseconds of a call, by batch size."""
     latencies = {}
-    for batch, rates in result.rates.items():
-        interval = compute_median_interval([1000 * batch / rate for rate in rates])
+    for batch in result.rates:
+        interval = result.call_ms(batch)
         latencies[batch] = Measured(interval.median, interval.low, interval.high)
     return latencies
 

@@ -8,6 +8,7 @@ import pytest
 
 from dnntrain.bench import measure as module
 from dnntrain.bench.measure import BenchResult, Candidate, find_contenders, find_fastest, measure_candidates
+from dnntrain.pipeline.measure import read_latencies
 
 
 def timed(name: str, rates: list[float]) -> BenchResult:
@@ -27,6 +28,13 @@ def test_the_choice_is_among_those_of_the_last_round() -> None:
     kept = timed("kept", [112.0] * 3 + [60.0] * 4)
     assert find_fastest([dropped, kept], 1) is kept
     assert dropped.ratio(kept, 1).median == pytest.approx(110 / 112)
+
+
+def test_a_call_takes_the_time_of_all_its_tokens() -> None:
+    """Four texts of 64 tokens at 1024 tokens per second take a quarter of a second."""
+    result = BenchResult("gpt", {"unit": "tokens", "units_per_example": 64}, rates={4: [1024.0, 512.0, 2048.0]})
+    assert result.call_ms(4).as_json() == [250.0, 125.0, 500.0]
+    assert read_latencies(result)[4].value == 250.0
 
 
 class Clock:
