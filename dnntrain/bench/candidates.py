@@ -39,7 +39,7 @@ def make_candidates(
         if is_export(path):
             if not trust:
                 open_export(path).check_trust(trust)
-            candidates.append(Candidate(str(path), _make_request(path, overrides, trust)))
+            candidates.append(make_export_candidate(str(path), path, overrides, trust=trust))
             continue
         check_run(path)
         candidates += _iterate_runtimes(
@@ -48,7 +48,7 @@ def make_candidates(
         if with_exports:
             folders = _select_exports(path / "exports", trust, warn)
             candidates += [
-                Candidate(f"{label}{folder.name}", _make_request(folder, overrides, trust)) for folder in folders
+                make_export_candidate(f"{label}{folder.name}", folder, overrides, trust=trust) for folder in folders
             ]
     return candidates
 
@@ -86,10 +86,10 @@ def _iterate_runtimes(
         yield Candidate(f"{label}{name.replace('_', ' ')}", {**request, "path": str(path), "runtime": name})
 
 
-def _make_request(path: Path, overrides: Sequence[str], trust: bool) -> dict[str, object]:
-    """Return the load request for an export: on the CPU if its format runs there."""
+def make_export_candidate(name: str, path: Path, overrides: Sequence[str] = (), *, trust: bool) -> Candidate:
+    """Return the candidate of an export: on the CPU if its format runs there, so that all are compared there."""
     device = ["device=cpu"] if can_run_on_cpu(path) else []
-    return {"trust": trust, "overrides": [*overrides, *device], "path": str(path)}
+    return Candidate(name, {"trust": trust, "overrides": [*overrides, *device], "path": str(path)})
 
 
 def can_run_on_cpu(path: Path) -> bool:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
+from dnntrain.bench.candidates import make_export_candidate
+from dnntrain.bench.measure import BenchResult, find_fastest, measure_candidates
 from dnntrain.choices.quant._backends import BACKENDS
-from dnntrain.errors import CheckpointError, ConfigError
+from dnntrain.errors import CheckpointError, Stopped
 from dnntrain.export.manifest import MANIFEST_NAME, Manifest, check_target, read_manifest, write_manifest
 from dnntrain.export.output_dir import atomic_output_dir
 from dnntrain.inference.export_run import ExportSource, get_installed_format, write_export
 from dnntrain.protocols import QuantChoice
+from dnntrain.utils.explain_error import explain_error, get_first_line
 from dnntrain.utils.hardware import probe_hardware
 from dnntrain.utils.units import format_seconds, pluralize
 
@@ -81,22 +83,21 @@ def export_fastest(
         if not cards:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in skip_reasons.items())
             raise CheckpointError(f"no export could be made: {reasons}", "use --format safetensors")
-        results = measure_candidates(
-            [Candidate(name, {"path": str(folder / name), "trust": True, "overrides": []}) for name in cards],
+        results = _measure_exports(
+            folder,
+            list(cards),
             batches,
+            skip_reasons,
+            say,
             threads=threads,
             rounds=rounds,
             max_rounds=max_rounds,
             seconds=seconds,
-            should_evaluate=False,
-            say=say,
         )
         choices = {batch: find_fastest(results, batch).name for batch in batches}
         for batch, name in choices.items():
-            say(
-                f"batch {batch}: {name} is the fastest within quant.max_metric_drop={quant.max_metric_drop}"
-                + _format_evidence(results, batch, name)
-            )
+            limit = f"quant.max_metric_drop={quant.max_metric_drop}"
+            say(f"batch {batch}: {name} is the fastest within {limit}{_format_evidence(results, batch, name)}")
         details = {
             "choices": {str(batch): name for batch, name in choices.items()},
             "measured": [result.as_json(results[0]) for result in results],
@@ -111,8 +112,36 @@ def export_fastest(
     return read_manifest(target)
 
 
+def _measure_exports(
+    folder: Path,
+    names: Sequence[str],
+    batches: Sequence[int],
+    skip_reasons: dict[str, str],
+    say: Callable[[str], None],
+    **timing: Any,
+) -> list[BenchResult]:
+    """Return the timings of the exports in `folder`; `skip_reasons` gets each that cannot be timed."""
+    unmeasured: list[str] = []
+
+    def note_unmeasured(text: str) -> None:
+        say(text)
+        unmeasured.append(text.splitlines()[0])
+
+    results = measure_candidates(
+        [make_export_candidate(name, folder / name, trust=True) for name in names],
+        batches,
+        should_evaluate=False,
+        say=say,
+        skip=note_unmeasured,
+        **timing,
+    )
+    timed_names = {result.name for result in results}
+    skip_reasons |= zip([name for name in names if name not in timed_names], unmeasured, strict=True)
+    return results
+
+
 def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> str:
-    """Return the images per second of each export, and those within the noise."""
+    """Return the images, rows or tokens per second of each export, and those within the noise."""
     winner = next(result for result in results if result.name == name)
     rivals = sorted(
         (result for result in results if result is not winner), key=lambda result: -result.throughput(batch).median
@@ -123,7 +152,7 @@ def _format_evidence(results: Sequence[BenchResult], batch: int, name: str) -> s
         f"{other} at {ratio.low:.2f} to {ratio.high:.2f} of it" for other, ratio in ratios.items() if ratio.high >= 1
     ]
     noise_note = f"; within the noise: {', '.join(close_rivals)}" if close_rivals else ""
-    return f" (images/s: {rates_text}; {len(winner.rates[batch])} rounds{noise_note})"
+    return f" ({winner.unit}/s: {rates_text}; {len(winner.rates[batch])} rounds{noise_note})"
 
 
 def list_exports(quant: QuantChoice, quantized_only: bool) -> list[ExportCandidate]:
@@ -142,7 +171,10 @@ def export_all(
     candidates: Sequence[ExportCandidate],
     say: Callable[[str], None],
 ) -> tuple[dict[str, Manifest], dict[str, str]]:
-    """Write each export to its own folder; return those by name, and the reason for each that failed."""
+    """Write each export to its own folder; return those by name, and the reason for each that failed.
+
+    Any error leaves out one export, as a compiler that is not installed; a request to stop ends all.
+    """
     cards: dict[str, Manifest] = {}
     skip_reasons: dict[str, str] = {}
     say(f"making {pluralize(len(candidates), 'export')}: about {format_seconds(_EXPORT_S * len(candidates))}")
@@ -160,10 +192,18 @@ def export_all(
                 runtime=candidate.runtime,
                 max_drop=quant.max_metric_drop,
             )
-        except (ConfigError, CheckpointError) as error:
-            skip_reasons[candidate.name] = error.message
-            say(f"{candidate.name} is skipped: {error.message}")
+        except Stopped:
+            raise
+        except Exception as error:  # the tools of a format raise errors of many kinds
+            skip_reasons[candidate.name] = _describe_failure(error)
+            say(f"{candidate.name} is skipped: {skip_reasons[candidate.name]}")
     return cards, skip_reasons
+
+
+def _describe_failure(error: Exception) -> str:
+    """Return the message of an error that can be explained, or the kind and the first line of another."""
+    explained = explain_error(error)
+    return f"{type(error).__name__}: {get_first_line(error)}" if explained is None else explained.message
 
 
 def _keep_exports(folder: Path, kept_names: Sequence[str], cards: dict[str, Manifest], details: dict[str, Any]) -> None:

@@ -18,6 +18,9 @@ from dnntrain.utils.user_code import explain_user_error
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FILE_HANDLES = (errno.EMFILE, errno.ENFILE)
 
+#: Begins the message about a lack of memory, of the machine or of a device.
+NOT_ENOUGH_MEMORY = "there is not enough memory"
+
 #: Texts of torch, of the C++ library and of the loader for failed allocations. Their types differ.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can(?:no|')t allocate memory|failed to map segment|bad_alloc|"
@@ -64,7 +67,7 @@ def explain_lack_of_resources(error: BaseException) -> DnntrainError | None:
     is_system_type = isinstance(error, MemoryError | RuntimeError | ImportError) or number == errno.ENOMEM
     if isinstance(error, MemoryError) or number == errno.ENOMEM or (is_system_type and _OUT_OF_MEMORY.search(text)):
         return ConfigError(
-            f"there is not enough memory{_describe_demand(text)}{_get_limit_text('RLIMIT_AS')}",
+            f"{NOT_ENOUGH_MEMORY}{_describe_demand(text)}{_get_limit_text('RLIMIT_AS')}",
             "use a smaller model, train.micro_batch_size or eval.batch_size, fewer data.num_workers, "
             "or raise the limit of memory",
         )

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from short_runs import trained
 
 from dnntrain.bench import fastest_export
-from dnntrain.bench.measure import BenchResult
+from dnntrain.bench.fastest_export import ExportCandidate
+from dnntrain.bench.measure import BenchResult, Candidate
+from dnntrain.choices.quant.int8_static import Int8Static
 from dnntrain.cli.main import main
+from dnntrain.errors import DataError, Interrupted
 from dnntrain.inference.load import load_model
+from dnntrain.utils.signals import SignalReceived
 
 Capture = pytest.CaptureFixture[str]
 
@@ -86,6 +93,69 @@ def test_what_loses_too_much_accuracy_is_left_out_with_the_reason(
     assert main(["export", str(run), "--format=auto", "--batches=1", "--threads=1", f"--path={tmp_path}/out"]) == 0
     assert "onnx_int8 is skipped" in capsys.readouterr().err
     assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+def make_exports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, errors: dict[str, BaseException]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the names of the exports that are made, and the reasons of the others, which raise `errors`."""
+
+    def write(subject: object, name: str, target: Path, *others: object, **options: object) -> str:
+        if name in errors:
+            raise errors[name]
+        return name
+
+    monkeypatch.setattr(fastest_export, "get_installed_format", lambda name: name)
+    monkeypatch.setattr(fastest_export, "write_export", write)
+    candidates = [ExportCandidate(name, name) for name in ("onnx", "aoti", "pt2_int8", "pt2")]
+    subject, quant = cast("Any", None), Int8Static()
+    cards, reasons = fastest_export.export_all(subject, tmp_path, quant, candidates, lambda text: None)
+    return list(cards), reasons
+
+
+def test_an_export_that_fails_in_any_way_is_left_out_with_the_first_line_of_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    errors: dict[str, BaseException] = {
+        "aoti": RuntimeError("No working C++ compiler found in inductor\nSet TORCH_LOGS for more"),
+        "pt2_int8": DataError("calibration needs 64 training examples, but there are 20"),
+    }
+    made, reasons = make_exports(monkeypatch, tmp_path, errors)
+    assert made == ["onnx", "pt2"]
+    assert reasons == {
+        "aoti": "RuntimeError: No working C++ compiler found in inductor",
+        "pt2_int8": "calibration needs 64 training examples, but there are 20",
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SignalReceived(signal.SIGTERM), Interrupted("SIGINT: stopped")])
+def test_a_request_to_stop_ends_all_exports(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)):
+        make_exports(monkeypatch, tmp_path, {"aoti": error})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_all_exports_are_timed_on_the_processor_and_those_that_cannot_be_have_a_reason(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Candidate] = []
+
+    def measure(candidates: list[Candidate], *others: Any, skip: Any, **options: Any) -> list[BenchResult]:
+        asked.extend(candidates)
+        first = replace(candidates[0], request={**candidates[0].request, "path": "/nowhere"})
+        return measure_candidates([first, *candidates[1:]], *others, skip=skip, **options)
+
+    measure_candidates = fastest_export.measure_candidates
+    monkeypatch.setattr(fastest_export, "measure_candidates", measure)
+    words = ["--format=auto", "--batches=1", "--threads=1", f"--path={tmp_path}/out", "quant.max_metric_drop=0.9"]
+    assert main(["export", str(run), *words]) == 0
+    assert [candidate.request["overrides"] for candidate in asked] == [["device=cpu"]] * 2
+    details = json.loads((tmp_path / "out" / "manifest.json").read_text())["details"]["auto"]
+    assert details["choices"] == {"1": "onnx_int8"}
+    assert "/nowhere" in details["left_out"]["onnx"]
 
 
 def test_settings_without_effect_are_refused(run: Path, capsys: Capture) -> None:
