@@ -1,18 +1,18 @@
 """Find the export and the threads with which a network answers fastest on this machine.
 
-Latency does not depend on the weights, so the network of the line is trained for one step. Exports
+Latency does not depend on the weights, so the network of the line is trained for a few steps. Exports
 are made and timed as `dnntrain export --format auto` does, each with several numbers of threads.
 """
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnntrain.bench.candidates import make_export_candidate
 from dnntrain.bench.fastest_export import ExportCandidate, export_all, list_exports
 from dnntrain.bench.measure import BenchResult, Candidate, find_fastest, measure_candidates
 from dnntrain.errors import DnntrainError
@@ -20,9 +20,11 @@ from dnntrain.inference.export_run import ExportSource, choose_quantization
 from dnntrain.inference.load import load_model
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.speed import Say, SpeedRequest, SpeedResult
+from dnntrain.tune.training_process import end_training, read_messages, start_training
 from dnntrain.utils.hardware import count_cores
 
 if TYPE_CHECKING:
+    from dnntrain.config.run_config import RunConfig
     from dnntrain.run.session import Session
 
 #: Rounds of each candidate at least and at most, and seconds of a block.
@@ -60,7 +62,7 @@ def find_fast_export(session: Session, request: SpeedRequest, say: Say) -> Speed
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         run = Path(name) / "run"
-        _train_one_step(request, run, say)
+        _train_briefly(request, session.config, run, say)
         subject = ExportSource.from_model(load_model(run, (), trust=True))
         # The metric of an untrained network means nothing.
         quant = choose_quantization("auto", ("quant.max_metric_drop=0.99",), subject.loaded_model.config.quant)
@@ -91,20 +93,36 @@ def find_fast_export(session: Session, request: SpeedRequest, say: Say) -> Speed
     return _make_result(entries, results, request.batches, skip_reasons, say)
 
 
-def _train_one_step(request: SpeedRequest, run: Path, say: Say) -> None:
-    """Train the line for one step in a process of its own. Raises DnntrainError if it fails."""
-    say("training one step: the time of an answer does not depend on the weights")
-    words = request.line.list_words(("train.duration=1step", "log.report=false", f"run_dir={run}"))
-    done = subprocess.run(
-        request.make_training_command(words),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+def list_brief_words(config: RunConfig, run: Path) -> tuple[str, ...]:
+    """Return the words with which the line of a configuration trains its final network in three steps into `run`.
+
+    A debugging run fits the durations of schedules and methods to its length. Its batches and its data
+    are those of the line.
+    """
+    train, limit = config.train, config.eval.max_examples
+    return (
+        "debug=fast",
+        "train.duration=3step",
+        "eval.every=3step",
+        f"train.batch_size={train.batch_size}",
+        f"train.max_examples={'null' if train.max_examples is None else train.max_examples}",
+        f"eval.max_examples={'null' if limit is None else limit}",
+        "log.report=false",
+        f"run_dir={run}",
     )
-    if done.returncode:
-        raise DnntrainError(f"the line cannot train one step:\n{done.stderr.strip()}")
+
+
+def _train_briefly(request: SpeedRequest, config: RunConfig, run: Path, say: Say) -> None:
+    """Train the line for three steps in a process of its own. Raises DnntrainError if it fails."""
+    say("training three steps: the time of an answer does not depend on the weights")
+    messages = run.with_name("messages.txt")
+    process = start_training(request.line.list_words(list_brief_words(config, run)), request.config_dir, messages)
+    try:
+        process.wait()
+    finally:
+        end_training(process)
+    if process.returncode:
+        raise DnntrainError(f"the line cannot train three steps:\n{read_messages(messages)}")
 
 
 def _list_thread_counts() -> list[int]:
@@ -113,10 +131,11 @@ def _list_thread_counts() -> list[int]:
 
 
 def _make_candidate(entry: _Entry, run: Path, folder: Path) -> Candidate:
-    if entry.export is None:
-        values: dict[str, Any] = {"path": str(run), "trust": True, "overrides": ["device=cpu"], "runtime": "eager"}
-    else:
-        values = {"path": str(folder / entry.export.name), "trust": True, "overrides": []}
+    """Return the candidate, which answers on the processor as every export does that can."""
+    if entry.export is not None:
+        candidate = make_export_candidate(entry.name, folder / entry.export.name, trust=True)
+        return replace(candidate, threads=entry.threads)
+    values = {"path": str(run), "trust": True, "overrides": ["device=cpu"], "runtime": "eager"}
     return Candidate(entry.name, values, entry.threads)
 
 
@@ -134,7 +153,7 @@ def _make_result(
         winner = find_fastest(results, batch)
         ratio, entry = winner.ratio(results[0], batch), by_name[winner.name]
         is_faster = ratio.excludes(1.0) and ratio.median > 1.0
-        latency_ms = 1000 * batch / winner.throughput(batch).median
+        latency_ms = winner.call_ms(batch).median
         text = f"{ratio.median:.2f} × as fast (from {ratio.low:.2f} to {ratio.high:.2f}) as {results[0].name}"
         say(f"batch {batch}: {winner.name}, {latency_ms:.3g} ms, {text if is_faster else 'not faster'}")
         choices[str(batch)] = {
@@ -146,6 +165,8 @@ def _make_result(
         }
         if is_faster and entry.export is not None and not entry.export.is_exact:
             say(f"{entry.export.name} changes the numbers: dnntrain export compares the metric of the trained network")
+    if not choices[str(batches[0])]["options"]:
+        say(f"no export is known to be faster at batch {batches[0]}, to which the line on stdout belongs")
     return SpeedResult(
         words=choices[str(batches[0])]["options"].split(),
         details={

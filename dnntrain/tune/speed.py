@@ -8,7 +8,6 @@ of the ratio of their times excludes 1, and if the losses of the first steps agr
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -72,20 +71,12 @@ class SpeedRequest:
             return self.budget_s
         return min(_LONGEST_BUDGET_S, max(_BUDGET_S, _RUN_SHARE * run_s))
 
-    def make_training_command(self, words: Sequence[str]) -> list[str]:
-        """Return the command that trains a line of `words` in a process of its own."""
-        config_dir = [] if self.config_dir is None else ["--config-dir", str(self.config_dir)]
-        return [sys.executable, "-m", "dnntrain", "train", *words, *config_dir, "-q"]
-
     def as_question(self) -> dict[str, Any]:
-        """Return the parts that another answer would follow from, besides the budget."""
-        limits = {"memory": self.max_slowdown, "latency": list(self.batches)}
-        line = sorted(word for word in self.overrides if not word.startswith("run_dir="))
+        """Return the options that another answer would follow from, besides the budget."""
         return {
-            "line": line,
             "allow": self.allow.value,
             "goal": str(self.goal),
-            "limit": limits.get(self.goal.kind),
+            "limit": self.max_slowdown if self.goal.kind == "memory" else None,
             **({} if self.margin is None else {"margin": self.margin}),
         }
 
@@ -109,8 +100,9 @@ class SpeedResult:
 
     @property
     def is_final(self) -> bool:
-        """Whether the machine was idle, and every setting was decided within the budget."""
-        is_decided = not any(probe.verdict.startswith(UNDECIDED) for probe in self.probes)
+        """Whether the machine was idle, and every setting and the last measurement were decided."""
+        probes = [*self.probes, *([] if self.final is None else [self.final])]
+        is_decided = not any(probe.verdict.startswith(UNDECIDED) for probe in probes)
         return self.is_reliable and not self.skipped and is_decided
 
     def as_json(self) -> dict[str, Any]:
@@ -215,7 +207,7 @@ def list_attempts(settings: Sequence[SpeedSetting]) -> list[SpeedAttempt]:
 def note_skipped(result: SpeedResult, attempts: Sequence[SpeedAttempt], say: Say) -> None:
     """Note the attempts for which there is no time."""
     result.skipped += [attempt.text for attempt in attempts]
-    say(f"the budget is spent; not tried: {', '.join(result.skipped)}. --budget gives more time")
+    say(f"no time is left in the budget; not tried: {', '.join(result.skipped)}. --budget gives more time")
 
 
 def find_farthest_grade(probes: Iterable[Probe | MemoryProbe]) -> SpeedGrade:

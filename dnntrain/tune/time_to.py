@@ -7,11 +7,9 @@ Settings that change the numbers are judged by pairs of runs to the value, which
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from dnntrain.tune.speed import (
     raise_throughput,
 )
 from dnntrain.tune.speed_settings import has_effect, list_speed_settings
+from dnntrain.tune.training_process import end_training, read_messages, start_training
 from dnntrain.utils.json_files import read_json
 from dnntrain.utils.units import format_seconds, pluralize
 
@@ -39,8 +38,10 @@ if TYPE_CHECKING:
 
 #: Pairs of runs at least and at most; an interval of 95 % that is looked at after each pair needs six.
 _MIN_PAIRS, _MAX_PAIRS = 6, 12
-#: Seconds between two looks at the rows of a run, and for a run to end after its signal.
-_LOOK_S, _END_S = 0.2, 60.0
+#: The budget to name for pairs of runs, as a multiple of the time that they need at least.
+_SPARE = 1.1
+#: Seconds between two looks at the rows of a run.
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,39 @@ def reduce_time_to(session: Session, request: SpeedRequest, say: Say) -> SpeedRe
             f"use --goal time_to={goal.metric.name}:{_round_down(reference.best, goal)}, or a longer train.duration",
         )
     say(f"reached after {pluralize(reference.steps, 'step')}, {format_seconds(reference.train_s)} of training")
-    request = replace(request, budget_s=request.choose_budget_s(reference.train_s))
-    started = time.monotonic()
-    exact = request.allow if request.allow is not SpeedGrade.STATISTICAL else SpeedGrade.ROUNDING
-    result = raise_throughput(session, replace(request, allow=exact), say, reference.steps)
-    result.details |= {"reference": asdict(reference), "pairs": []}
+    budget_s = request.choose_budget_s(reference.train_s)
+    attempts: list[SpeedAttempt] = []
+    exact = replace(request, budget_s=budget_s)
     if request.allow is SpeedGrade.STATISTICAL:
-        settings = [
-            setting
-            for setting in list_speed_settings(session, request.allow)
-            if setting.grade is SpeedGrade.STATISTICAL
-        ]
-        deadline = started + request.choose_budget_s()
-        _judge_by_runs(session, request, list_attempts(settings), reference, result, deadline, say)
+        settings = list_speed_settings(session, request.allow)
+        attempts = list_attempts([setting for setting in settings if setting.grade is SpeedGrade.STATISTICAL])
+        exact = replace(exact, allow=SpeedGrade.ROUNDING)
+    if attempts:
+        # A longer budget is for pairs of runs.
+        default_s = replace(request, budget_s=None).choose_budget_s(reference.train_s)
+        exact = replace(exact, budget_s=min(budget_s, default_s))
+        say(describe_pairs(len(attempts), reference.wall_s, budget_s, default_s))
+    deadline = time.monotonic() + budget_s
+    result = raise_throughput(session, exact, say, reference.steps)
+    result.details |= {"reference": asdict(reference), "pairs": []}
+    _judge_by_runs(session, request, attempts, reference, result, deadline, say)
     return result
+
+
+def describe_pairs(settings: int, run_s: float, budget_s: float, exact_s: float) -> str:
+    """Return how long pairs of runs take, and the budget that they need if `budget_s` is too short for all.
+
+    run_s    seconds of a run to the value
+    exact_s  seconds that the settings which keep the numbers may take before the pairs
+    """
+    pairs_s = 2 * _MIN_PAIRS * run_s
+    count = pluralize(settings, "setting")
+    text = f"{count} with other numbers: {_MIN_PAIRS} pairs of runs or more each, about {format_seconds(pairs_s)}"
+    fitting = max(0, int((budget_s - exact_s) / pairs_s))
+    if fitting >= settings:
+        return text
+    needed_s = round(_SPARE * (exact_s + settings * pairs_s))
+    return f"{text}; the budget of {format_seconds(budget_s)} is enough for {fitting}: --budget {needed_s}s is for all"
 
 
 def _round_down(value: float, goal: Goal) -> str:
@@ -105,12 +125,9 @@ def _judge_by_runs(
     deadline: float,
     say: Say,
 ) -> None:
-    """Train pairs of runs for each setting until the interval of the ratio excludes 1."""
-    if attempts:
-        pair_s = format_seconds(2 * reference.wall_s)
-        say(f"{pluralize(len(attempts), 'setting')} by {_MIN_PAIRS} pairs of runs or more, each about {pair_s}")
+    """Train pairs of runs for each setting until the interval of the ratio excludes 1; none that cannot end in time."""
     for number, attempt in enumerate(attempts):
-        if time.monotonic() > deadline:
+        if time.monotonic() + 2 * _MIN_PAIRS * reference.wall_s > deadline:
             note_skipped(result, attempts[number:], say)
             return
         if not has_effect(attempt.words[0], result.words):
@@ -159,34 +176,21 @@ def run_to_value(request: SpeedRequest, words: Sequence[str], seed: int) -> RunT
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name) / "run"
         kept = [word for word in request.line.list_words(words) if not word.startswith(("run_dir=", "seed="))]
-        command = request.make_training_command((*kept, f"run_dir={folder}", f"seed={seed}", "log.report=false"))
-        rows_file = folder / "metrics.jsonl"
+        words = (*kept, f"run_dir={folder}", f"seed={seed}", "log.report=false")
+        rows_file, messages = folder / "metrics.jsonl", Path(name) / "messages.txt"
         started = time.monotonic()
-        messages = Path(name) / "messages.txt"
-        with messages.open("w") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
-            try:
-                while process.poll() is None and find_first_value(read_rows(rows_file), request.goal)[0] is None:
-                    time.sleep(_LOOK_S)
-            finally:
-                _end_process(process)
+        process = start_training(words, request.config_dir, messages)
+        try:
+            while process.poll() is None and find_first_value(read_rows(rows_file), request.goal)[0] is None:
+                time.sleep(_LOOK_S)
+        finally:
+            end_training(process)
         rate = float(read_json(folder / "result.json").get("examples_per_s") or 0.0)
         steps, train_s, best = find_first_value(read_rows(rows_file), request.goal, rate)
         if steps is None and process.returncode:
-            text = messages.read_text(encoding="utf-8", errors="replace").strip()
-            raise DnntrainError(f"a run to {request.goal} ended with exit code {process.returncode}\n{text}")
+            code = process.returncode
+            raise DnntrainError(f"a run to {request.goal} ended with exit code {code}\n{read_messages(messages)}")
         return RunToValue(steps, train_s, best, time.monotonic() - started)
-
-
-def _end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a run; a layout of several ranks ends with its main process."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_END_S)
-            return
-        process.kill()
-        process.wait()
 
 
 def find_first_value(

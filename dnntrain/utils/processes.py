@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 
-#: The environment variable of ranks that names the process that started them.
+#: The environment variable that names the process that started this one, and that this one must not outlast.
 AGENT_VARIABLE = "DNNTRAIN_AGENT"
 
 _PR_SET_PDEATHSIG = 1
@@ -16,7 +16,10 @@ _PR_SET_NAME = 15
 
 
 def die_with_agent() -> None:
-    """Make a rank that `dnntrain.run.rank_agent` started end with it."""
+    """Make this process end with the process that `AGENT_VARIABLE` names, if it is set.
+
+    It is set for the ranks of `dnntrain.run.rank_agent`, and for the runs of a search.
+    """
     if pid := os.environ.pop(AGENT_VARIABLE, ""):
         die_with_parent(int(pid))
 
