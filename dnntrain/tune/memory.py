@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dnntrain.errors import DnntrainError
 from dnntrain.tune.budget import Budget
 from dnntrain.tune.lines import replace_words
-from dnntrain.tune.probe import ProbeRequest, measure_apart, run_probe
+from dnntrain.tune.probe import ProbeRequest, format_failure, measure_apart, run_probe
 from dnntrain.tune.speed import (
     LEAST_PROBE_S,
     Say,
@@ -39,7 +39,8 @@ class MemoryProbe:
 
     peak_mb  peak memory without and with the settings
     ratio    [median, low, high]: how many times as fast the line is with them; None: not measured
-    verdict  "less memory", "not less memory", "too slow", "other losses" or the reason of a failure
+    verdict  "less memory", "not less memory", "too slow", "other losses", "undecided …" or the reason of a
+             failure
     """
 
     words: tuple[str, ...]
@@ -59,10 +60,11 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
     for _ in range(2):
         peak = _measure_peak(session, request, [])
         if isinstance(peak, str):
-            raise DnntrainError(f"the line as it is {peak}")
+            raise DnntrainError(f"the peak memory of the line as it is cannot be measured: {peak}")
         peaks.append(peak)
     result.details = {"peak_mb": peaks, "max_slowdown": request.max_slowdown}
-    needed = min(peaks) * (1 - _LEAST_SAVING) - 2 * abs(peaks[1] - peaks[0])
+    noise_mb = 2 * abs(peaks[1] - peaks[0])
+    needed = min(peaks) * (1 - _LEAST_SAVING) - noise_mb
     for number, attempt in enumerate(attempts):
         if not budget.has_time:
             note_skipped(result, attempts[number:], say)
@@ -75,7 +77,7 @@ def reduce_memory(session: Session, request: SpeedRequest, say: Say) -> SpeedRes
         say(f"{number + 1} of {len(attempts)}  {attempt.text}: {describe_memory(probe)}")
         if probe.verdict == "less memory" and probe.peak_mb is not None:
             result.words, result.final = words, probe
-            needed = probe.peak_mb[1] * (1 - _LEAST_SAVING)
+            needed = probe.peak_mb[1] * (1 - _LEAST_SAVING) - noise_mb
     if result.final is not None:
         grade = find_farthest_grade(probe for probe in result.probes if probe.verdict == "less memory")
         result.final = replace(result.final, grade=grade.value)
@@ -108,9 +110,9 @@ def _try_words(
 
 
 def _measure_peak(session: Session, request: SpeedRequest, words: Sequence[str]) -> float | str:
-    """Return the peak memory of a process in MiB, or why there is none."""
+    """Return the peak memory of a process in MiB, or the verdict on a line without one."""
     answer = measure_apart("memory", {"line": request.line.as_json(), "words": list(words)}, 0.0, session)
-    return str(answer["error"]) if "error" in answer else float(answer["peak_mb"])
+    return format_failure(answer) if "error" in answer else float(answer["peak_mb"])
 
 
 def describe_memory(probe: MemoryProbe) -> str:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dnntrain.errors import DnntrainError
+from dnntrain.errors import DnntrainError, RankError, Stopped
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.tune.lines import Line
 from dnntrain.tune.search import measure_on_ranks
+from dnntrain.utils.explain_error import NOT_ENOUGH_MEMORY
 from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.units import format_seconds, pluralize
 
@@ -107,7 +108,7 @@ def run_probe(
     limit_s = seconds + _START_S if limit_s is None else max(limit_s, seconds)
     measured = measure_apart("probe", request.as_json(seconds, limit_s), limit_s, session)
     if "error" in measured:
-        return Probe(words, grade, verdict=measured["error"])
+        return Probe(words, grade, verdict=format_failure(measured))
     return judge(Probe(words, grade, pairs=measured["pairs"]), measured, total_steps)
 
 
@@ -116,14 +117,20 @@ def measure_apart(
 ) -> dict[str, Any]:
     """Let a process, or the ranks of a session's layout, measure; return the answer.
 
-    If it fails, the answer has the reason under `error`.
+    If it fails, the answer has the reason under `error`. It `is_undecided` if another try may succeed:
+    the process was killed, did not end in time, or held two lines that do not fit into memory together.
     """
     if session is not None and session.plan.ranks > 1:
         try:
             answer = measure_on_ranks(session, kind, {"request": dict(request)})
+        except Stopped:
+            raise
+        except RankError as error:
+            # The cause is on the last line, after a traceback or the stacks of the ranks.
+            return _make_open_failure(error.message.strip().splitlines()[-1])
         except DnntrainError as error:
-            return {"error": f"cannot run: {error.message}"}
-        return {"error": f"cannot run: {answer['error']}"} if "error" in answer else answer
+            answer = {"error": error.message}
+        return _explain_memory(answer, kind)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_json(folder / REQUEST_FILE, dict(request))
@@ -139,24 +146,38 @@ def measure_apart(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return {"error": "did not end in time"}
+            return _make_open_failure("did not end in time")
         measured = read_json(folder / RESULT_FILE)
     if process.returncode < 0:
-        return {"error": f"ended by signal {-process.returncode}: memory may be full"}
-    if "error" in measured or not measured:
-        reason = measured.get("error") or (process.stderr.strip().splitlines() or ["no result"])[-1]
-        return {"error": f"cannot run: {reason}"}
-    return measured
+        return _make_open_failure(f"ended by signal {-process.returncode}, memory may be full")
+    return _explain_memory(measured or {"error": (process.stderr.strip().splitlines() or ["no result"])[-1]}, kind)
+
+
+def _make_open_failure(reason: str) -> dict[str, Any]:
+    return {"error": reason, "is_undecided": True}
+
+
+def _explain_memory(answer: dict[str, Any], kind: Literal["probe", "memory"]) -> dict[str, Any]:
+    """Return the answer; a probe that lacked memory held two lines, of which each may fit alone."""
+    if kind == "memory" or NOT_ENOUGH_MEMORY not in str(answer.get("error", "")):
+        return answer
+    return _make_open_failure("both lines together need more memory than there is")
+
+
+def format_failure(answer: Mapping[str, Any]) -> str:
+    """Return the verdict on a line whose measurement failed, from the answer of `measure_apart`."""
+    return f"{UNDECIDED if answer.get('is_undecided') else 'cannot run'}: {answer['error']}"
 
 
 def judge(probe: Probe, measured: Mapping[str, Any], total_steps: int | None) -> Probe:
     """Return the probe with its verdict, from the measurements of the worker process.
 
     measured  `ratio` [median, low, high] or None without an interval, `median`, the median alone,
-              `startup_s`, `step_s` of both lines, and the first `losses` of both
+              `is_given_up` if the new line lost each of the first pairs, `startup_s`, `step_s` of both
+              lines, and the first `losses` of both
     """
     if measured["ratio"] is None:
-        verdict = "not faster" if measured["median"] < 1 else UNDECIDED
+        verdict = "not faster" if measured["is_given_up"] else UNDECIDED
         after = pluralize(measured["pairs"], "pair")
         return replace(probe, verdict=f"{verdict}: {measured['median']:.2f} × as fast after {after} of blocks")
     first, second = measured["losses"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.errors import ConfigError
 from dnntrain.tune.blocks import (
     FEWEST_FIRST_STEPS,
     FIRST_STEPS,
@@ -27,6 +27,7 @@ from dnntrain.tune.blocks import (
 from dnntrain.tune.lines import Line
 from dnntrain.tune.probe import LEAST_GAIN, REQUEST_FILE, RESULT_FILE, write_failure
 from dnntrain.utils.evidence import compute_effect_interval
+from dnntrain.utils.explain_error import explain_error
 from dnntrain.utils.json_files import read_json, write_json
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.world import World
@@ -123,14 +124,17 @@ def main() -> int:
 
 
 def answer_request(measure: Callable[[Mapping[str, Any]], dict[str, Any]]) -> int:
-    """Answer the request in the folder that is the argument; an error is written there too."""
+    """Answer the request in the folder that is the argument; an error that is not a bug is written there too."""
     die_with_parent()
     folder = Path(sys.argv[1])
     request = read_json(folder / REQUEST_FILE)
     try:
         write_json(folder / RESULT_FILE, measure(request))
-    except DnntrainError as error:
-        write_failure(folder, error)
+    except Exception as error:
+        explained = explain_error(error)
+        if explained is None:
+            raise
+        write_failure(folder, explained)
     return 0
 
 
@@ -146,8 +150,8 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
     """Train both lines in turns: A B B A A B …, and return their times and first losses.
 
     All ranks of `world` make the same steps, as many as the clock of the main rank says. `ratio` is
-    [median, low, high], or None with fewer pairs than an interval needs: then the new line was slower
-    in each, or `limit_s` seconds were over.
+    [median, low, high], or None with fewer pairs than an interval needs: then the new line lost each of
+    the first pairs and was given up (`is_given_up`), or `limit_s` seconds were over.
     """
     limit_at_s = time.perf_counter() + float(request["limit_s"])
     from dnntrain.run.session import open_session
@@ -166,13 +170,15 @@ def measure_lines(request: Mapping[str, Any], world: World | None = None) -> dic
         lines[1].make_first_steps(first_steps)
         first_losses = [list(line.losses[:first_steps]) for line in lines]
         examples = lines[1].examples / lines[0].examples
-        times = _time_in_turns(lines, examples, float(request["seconds"]), limit_at_s, bool(request["ends_early"]))
+        ends_early = bool(request["ends_early"])
+        times = _time_in_turns(lines, examples, float(request["seconds"]), limit_at_s, ends_early)
     step_s = [statistics.median(values) for values in times]
     startup_s = (lines[1].first_s - first_steps * step_s[1]) - (lines[0].first_s - first_steps * step_s[0])
     return {
         "ratio": list(compare_times(*times, examples)) if len(times[0]) >= _MIN_PAIRS else None,
         "median": compute_median_ratio(*times, examples),
         "pairs": len(times[0]),
+        "is_given_up": ends_early and has_lost_first_pairs(*times, examples),
         "step_s": step_s,
         "startup_s": startup_s,
         "losses": first_losses,
@@ -196,16 +202,22 @@ def _time_in_turns(
             times[side].append(lines[side].run(counts[side]) / counts[side])
         now = time.perf_counter()
         if len(times[0]) < _MIN_PAIRS:
-            is_futile = len(times[0]) == _FUTILE_PAIRS and all(
-                before * examples < after for before, after in zip(*times, strict=True)
-            )
-            is_over = now > max(deadline, limit_at_s) or (ends_early and is_futile)
+            is_over = now > max(deadline, limit_at_s) or (ends_early and has_lost_first_pairs(*times, examples))
         else:
             ratio = compare_times(*times, examples)
             is_over = is_decided(ratio) or now > deadline
         if agree(is_over):
             break
     return times
+
+
+def has_lost_first_pairs(old: Sequence[float], new: Sequence[float], examples: float) -> bool:
+    """Return whether there are three pairs or more, and the new line was slower in each of the first three.
+
+    The values are as in `compare_times`.
+    """
+    first = list(zip(old, new, strict=True))[:_FUTILE_PAIRS]
+    return len(first) == _FUTILE_PAIRS and all(before * examples < after for before, after in first)
 
 
 class Ratio(NamedTuple):

@@ -63,7 +63,8 @@ def format_why(result: WhyResult) -> Iterator[str]:
     for other in [item for item in result.remedies if item not in best]:
         words, verdict = " ".join(other.probe.words), other.probe.verdict
         if other in undecided:
-            yield f"  {UNDECIDED}: {words} ({verdict.removeprefix(f'{UNDECIDED}: ')}). --budget gives more time"
+            hint = ". --budget gives more time" if other.probe.pairs else ""
+            yield f"  {UNDECIDED}: {words} ({verdict.removeprefix(f'{UNDECIDED}: ')}){hint}"
         elif verdict == "faster":
             yield f"  faster too: {words}"
         else:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from data_files import write_images
 from waiting_transform import make_waiting_words
 
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import ConfigError, Interrupted
 from dnntrain.input.decoded_cache import CachingSource, fill_cache
 from dnntrain.input.worker_replies import choose_worker_count
 from dnntrain.protocols.speed import SpeedGrade
@@ -24,10 +27,26 @@ from dnntrain.run.session import open_session
 from dnntrain.tune import speed_settings
 from dnntrain.tune.blocks import compute_block_length, fill_cache_of_run
 from dnntrain.tune.lines import Line
-from dnntrain.tune.probe import Probe, ProbeRequest, describe_probe, judge, run_probe
+from dnntrain.tune.probe import (
+    Probe,
+    ProbeRequest,
+    describe_probe,
+    format_failure,
+    judge,
+    measure_apart,
+    run_probe,
+)
 from dnntrain.tune.speed import SpeedResult, make_evidence
 from dnntrain.tune.speed_settings import count_readers, describe_measured_steps, list_speed_settings
-from dnntrain.tune.speed_worker import Ratio, TimedLine, compare_times, is_decided, open_line
+from dnntrain.tune.speed_worker import (
+    Ratio,
+    TimedLine,
+    answer_request,
+    compare_times,
+    has_lost_first_pairs,
+    is_decided,
+    open_line,
+)
 from dnntrain.utils.world import World
 
 FASTER: dict[str, Any] = {
@@ -70,16 +89,89 @@ def test_a_slow_start_must_pay_within_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("median", "pairs", "verdict"),
+    ("median", "pairs", "is_given_up", "verdict"),
     [
-        (0.84, 3, "not faster: 0.84 × as fast after 3 pairs of blocks"),
-        (1.3, 1, "undecided: 1.30 × as fast after 1 pair of blocks"),
+        (0.84, 3, True, "not faster: 0.84 × as fast after 3 pairs of blocks"),
+        (0.84, 2, False, "undecided: 0.84 × as fast after 2 pairs of blocks"),
+        (1.3, 1, False, "undecided: 1.30 × as fast after 1 pair of blocks"),
     ],
 )
-def test_without_an_interval_no_setting_is_kept(median: float, pairs: int, verdict: str) -> None:
-    measured = {**FASTER, "ratio": None, "median": median, "pairs": pairs}
+def test_without_an_interval_no_setting_is_kept(median: float, pairs: int, is_given_up: bool, verdict: str) -> None:
+    measured = {**FASTER, "ratio": None, "median": median, "pairs": pairs, "is_given_up": is_given_up}
     probe = judge(Probe(("train.compile=on",), "rounding", pairs=pairs), measured, 1000)
     assert (probe.ratio, probe.verdict, describe_probe(probe)) == (None, verdict, verdict)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_lost"),
+    [
+        ([1.0, 1.0], [2.0, 2.0], False),  # two pairs are too few
+        ([1.0, 1.0, 1.0], [2.0, 2.0, 2.0], True),
+        ([1.0, 1.0, 1.0], [2.0, 0.9, 2.0], False),
+        ([1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 0.1], True),
+    ],
+)
+def test_a_setting_is_given_up_if_it_loses_each_of_the_first_three_pairs(
+    old: list[float], new: list[float], is_lost: bool
+) -> None:
+    assert has_lost_first_pairs(old, new, 1.0) == is_lost
+    assert not has_lost_first_pairs(old, new, 4.0)  # a step of four times the examples, in twice the time
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measure: Callable[[Any], dict[str, Any]]) -> Any:
+    """Return what the process of a measurement writes into its folder."""
+    (tmp_path / "request.json").write_text("{}")
+    monkeypatch.setattr("sys.argv", ["worker", str(tmp_path)])
+    monkeypatch.setattr("dnntrain.tune.speed_worker.die_with_parent", lambda: None)
+    assert answer_request(measure) == 0
+    return json.loads((tmp_path / "result.json").read_text())
+
+
+def test_two_lines_that_do_not_fit_into_memory_together_are_undecided(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_out(request: Any) -> dict[str, Any]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB.")
+
+    answer = answer_with(monkeypatch, tmp_path, run_out)
+
+    def start(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        (Path(command[-1]) / "result.json").write_text(json.dumps(answer))
+        return subprocess.CompletedProcess(command, 0, stderr="")
+
+    monkeypatch.setattr("dnntrain.tune.probe.subprocess.run", start)
+    probe = run_probe(ProbeRequest(Line(), (), ("a=1",), SpeedGrade.ROUNDING), 1.0, None)
+    assert probe.verdict == "undecided: both lines together need more memory than there is"
+    assert not SpeedResult(probes=[probe]).is_final
+    alone = measure_apart("memory", {}, 1.0, None)  # a single line needs too much for certain
+    assert format_failure(alone).startswith("cannot run: there is not enough memory")
+
+
+def test_a_probe_that_was_killed_or_hung_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, -9, stderr="")
+
+    def hang(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        raise subprocess.TimeoutExpired(command, 1.0)
+
+    for run, verdict in (
+        (kill, "undecided: ended by signal 9, memory may be full"),
+        (hang, "undecided: did not end in time"),
+    ):
+        monkeypatch.setattr("dnntrain.tune.probe.subprocess.run", run)
+        probe = run_probe(ProbeRequest(Line(), (), ("a=1",), SpeedGrade.ROUNDING), 1.0, None)
+        assert probe.verdict == verdict
+        assert not SpeedResult(probes=[probe]).is_final
+
+
+def test_a_stop_during_a_measurement_on_ranks_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> dict[str, Any]:
+        raise Interrupted("SIGINT: stopped")
+
+    monkeypatch.setattr("dnntrain.tune.probe.measure_on_ranks", stop)
+    session: Any = SimpleNamespace(plan=SimpleNamespace(ranks=2))
+    with pytest.raises(Interrupted):
+        measure_apart("probe", {}, 1.0, session)
 
 
 def test_a_larger_batch_saves_time_though_its_steps_are_longer() -> None:
@@ -176,8 +268,9 @@ def test_an_answer_is_final_if_each_setting_was_decided_on_an_idle_machine() -> 
     assert SpeedResult(probes=probes).is_final
     assert not SpeedResult(probes=probes, skipped=["train.compile=on"]).is_final
     assert not SpeedResult(probes=probes, is_reliable=False).is_final
-    undecided = judge_with(ratio=None, median=1.3, pairs=2)
+    undecided = judge_with(ratio=None, median=1.3, pairs=2, is_given_up=False)
     assert not SpeedResult(probes=[*probes, undecided]).is_final
+    assert not SpeedResult(probes=probes, final=undecided).is_final
 
 
 @pytest.mark.slow

@@ -101,8 +101,10 @@ def test_the_best_three_remedies_come_first() -> None:
     remedies = tuple(tried(str(number), 9.0 - number, 2.0, 9.0) for number in range(4))
     step = StepTime(0.01, 32, {"forward": 0.004, "callbacks/reg.a": 0.005, "gaps": 0.001})
     failed = tried("memory", verdict="cannot run: no room")
-    undecided = tried("slow", verdict="undecided: 1.30 × as fast after 3 pairs of blocks")
-    every = (*remedies, failed, undecided)
+    slow = Probe(("slow=1",), "bitwise", verdict="undecided: 1.30 × as fast after 3 pairs of blocks", pairs=3)
+    undecided = TriedRemedy("slow", slow)
+    large = tried("large", verdict="undecided: both lines together need more memory than there is")
+    every = (*remedies, failed, undecided, large)
     result = WhyResult(step, (Rate("optimizer", 1e9, 4e9, "B/s"),), CALLBACKS, every, ("late=1",), 1.0)
     assert [item.kind for item in select_best(result)] == ["0", "1", "2"]
     lines = list(format_why(result))
@@ -112,6 +114,7 @@ def test_the_best_three_remedies_come_first() -> None:
     assert "  faster too: 3=1" in lines
     assert "  not better: memory=1 (cannot run: no room)" in lines
     assert "  undecided: slow=1 (1.30 × as fast after 3 pairs of blocks). --budget gives more time" in lines
+    assert "  undecided: large=1 (both lines together need more memory than there is)" in lines
     assert not any("add up to" in line for line in lines)
     slower = replace(result, step=replace(step, seconds=0.011), remedies=(failed, undecided))
     assert "  the phases are timed in other steps: they add up to 10 ms" in list(format_why(slower))
