@@ -18,6 +18,7 @@ from dnntrain.planning.checks.combinations import check_inputs
 from dnntrain.planning.cpu_threads import choose_threads
 from dnntrain.planning.facts import collect_data_facts, collect_model_facts
 from dnntrain.planning.memory import add_method_memory
+from dnntrain.planning.parallelism import count_ranks
 from dnntrain.planning.plan import Plan
 from dnntrain.planning.planner import make_plan
 from dnntrain.protocols import Hooks, LateCollectives
@@ -102,7 +103,7 @@ def open_session(
     with explain_unreadable_data():
         dataset = config.data.build()
     if tuned is not None:
-        tuned.check(config, hardware, dataset.digest)
+        tuned.check(config, hardware, dataset.digest, count_ranks(config, hardware, world, plan_only))
     data = prepare_data(config, dataset)
     if plan_only:
         config.model.check_pretrained_weights(ModelShape.from_spec(data.spec))

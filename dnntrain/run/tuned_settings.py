@@ -80,13 +80,13 @@ class TunedSettings:
     evidence: Mapping[str, Any]
     path: Path = Path("tuned.yaml")
 
-    def check(self, config: RunConfig, hardware: Hardware, data_digest: str) -> None:
-        """Check that the settings belong to a run.
+    def check(self, config: RunConfig, hardware: Hardware, data_digest: str, ranks: int) -> None:
+        """Check that the settings belong to a run of so many ranks.
 
-        Raises ConfigError if they were measured on other hardware, with other versions, another network or
-        other data.
+        Raises ConfigError if they were measured on other hardware, on another number of ranks, with other
+        versions, another network or other data.
         """
-        present = make_speed_key(config, hardware, data_digest, self.words, is_judged="length" in self.key)
+        present = make_speed_key(config, hardware, data_digest, ranks, self.words, is_judged="length" in self.key)
         if differences := list(_list_key_differences(self.key, present)):
             raise ConfigError(
                 f"{self.path} was measured for something else: {'; '.join(differences)}",
@@ -95,9 +95,12 @@ class TunedSettings:
 
     def check_without_session(self, config: RunConfig) -> None:
         """Check the same for a run that another process will open; this reads the data."""
+        from dnntrain.planning.parallelism import count_ranks
         from dnntrain.utils.hardware import probe_hardware
+        from dnntrain.utils.world import World
 
-        self.check(config, probe_hardware(config.device), config.data.build().digest)
+        hardware = probe_hardware(config.device)
+        self.check(config, hardware, config.data.build().digest, count_ranks(config, hardware, World()))
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -106,12 +109,18 @@ class TunedSettings:
 
 
 def make_speed_key(
-    config: RunConfig, hardware: Hardware, data_digest: str, words: Sequence[str] = (), *, is_judged: bool = False
+    config: RunConfig,
+    hardware: Hardware,
+    data_digest: str,
+    ranks: int,
+    words: Sequence[str] = (),
+    *,
+    is_judged: bool = False,
 ) -> dict[str, Any]:
     """Return the facts that a measurement of speed depends on, besides the settings that it changes.
 
-    `words` are the overrides that it found. With `is_judged` the length of the run is among the facts,
-    since the accuracy depends on it.
+    `ranks` is the number of processes of the run. `words` are the overrides that the measurement found. With
+    `is_judged` the length of the run is among the facts, since the accuracy depends on it.
     """
     network = {}
     changed_keys = _UNTIMED_KEYS | set(map(get_key, words))
@@ -130,6 +139,8 @@ def make_speed_key(
             "name": hardware.device_name,
             "processor": hardware.cpu_model,
             "cores": count_cores(),
+            "ranks": ranks,
+            "devices": min(ranks, hardware.device_count),
         },
         "versions": {
             **{package: read_version(package) or "" for package in ("dnntrain", "torch")},

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 from dnntrain.protocols.speed import SpeedGrade
 from dnntrain.run.tuned_settings import TunedSettings, make_speed_key
 from dnntrain.tune.accuracy import make_prove_command
+from dnntrain.tune.goal import LATENCY
 from dnntrain.tune.speed import Say, SpeedRequest, make_evidence, tune_speed
 from dnntrain.tune.speed_cache import cache_settings, find_cached_settings
+from dnntrain.utils.sealed_json import compute_json_digest
 from dnntrain.utils.world import World
 
 if TYPE_CHECKING:
     from dnntrain.config.run_config import RunConfig
     from dnntrain.run.session import Session
     from dnntrain.tune.goal import Goal
+
+#: Sections and keys of a configuration on which no answer depends.
+_UNASKED = frozenset({"name", "run_dir", "resume", "seed", "log", "track"})
 
 
 def answer_line(
@@ -50,18 +55,20 @@ def answer_line(
 def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, say: Say) -> TunedSettings:
     """Return the best settings for the goal, with their evidence.
 
-    A result is kept unless the machine was busy or the budget was spent. It counts for the same line only: the settings that
-    the line has already are part of the question.
+    A result is kept unless the machine was busy or the budget was spent. It counts for the same configuration
+    only: the settings that it has already are part of the question. The best export depends on packages that
+    may be installed later, so a latency is measured each time.
     """
-    facts = session.config, session.hardware, session.data.dataset.digest
-    key, question = make_speed_key(*facts), request.as_question()
-    cached = find_cached_settings(key, question) if use_cache else None
+    facts = session.config, session.hardware, session.data.dataset.digest, session.plan.ranks
+    key, question = make_speed_key(*facts), make_question(session, request)
+    is_kept = request.goal.kind != LATENCY
+    cached = find_cached_settings(key, question) if use_cache and is_kept else None
     if cached is not None and cached.key == make_speed_key(*facts, cached.words, is_judged="length" in cached.key):
         say("measured before on this machine, with the same versions, network and data; --no-cache measures again")
         _name_judge(cached, request, say)
         return cached
     result = tune_speed(session, request, say)
-    if not result.words:
+    if not result.words and request.goal.kind != LATENCY:
         is_lost = any(not item["is_kept"] for item in result.details.get("judged", []))
         tried = "nothing that was tried" if result.skipped else "nothing"
         nothing = f"{tried} is better than the line as it is for --goal {request.goal}"
@@ -70,9 +77,18 @@ def answer_speed(session: Session, request: SpeedRequest, *, use_cache: bool, sa
     tuned_key = make_speed_key(*facts, result.words, is_judged=is_judged)
     tuned = TunedSettings(tuple(result.words), tuned_key, make_evidence(result))
     _name_judge(tuned, request, say)
-    if result.is_final:
+    if result.is_final and is_kept:
         cache_settings(tuned, key, question)
     return tuned
+
+
+def make_question(session: Session, request: SpeedRequest) -> dict[str, Any]:
+    """Return the question that a result answers: the options, the threads and the whole configuration.
+
+    Its name, its folder, its seed and its logging are left out.
+    """
+    config = {name: value for name, value in session.config.resolved.items() if name not in _UNASKED}
+    return {**request.as_question(), "threads": session.plan.threads, "config": compute_json_digest(config)}
 
 
 def _name_judge(tuned: TunedSettings, request: SpeedRequest, say: Say) -> None:

@@ -1,4 +1,4 @@
-"""Keep the results of `dnntrain tune speed`, by hardware, versions, network and data."""
+"""Keep the results of `dnntrain tune speed`, by hardware, ranks, versions, configuration and data."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from dnntrain.run import tuned_settings
 from dnntrain.run.session import Session, open_session
 from dnntrain.run.tuned_settings import TunedSettings, expand_tuned, make_speed_key, read_tuned_settings
 from dnntrain.tune import speed_answer
+from dnntrain.tune.goal import parse_goal
 from dnntrain.tune.probe import Probe
 from dnntrain.tune.speed import SpeedRequest, SpeedResult
 from dnntrain.tune.speed_answer import answer_speed
@@ -38,7 +39,7 @@ WORDS = ("train.cpu_threads=1", "train.compile=off")
 def make_key(*words: str, found: Sequence[str] = ()) -> dict[str, Any]:
     line = [word for word in LINE if word.partition("=")[0] not in {given.partition("=")[0] for given in words}]
     config = decode_config(compose([*line, *words], quiet=True))
-    return make_speed_key(config, probe_hardware("cpu"), config.data.build().digest, found)
+    return make_speed_key(config, probe_hardware("cpu"), config.data.build().digest, 1, found)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +72,32 @@ def test_the_scaling_of_the_rate_belongs_to_the_batch_size_of_the_file(tmp_path:
 
 def test_settings_whose_accuracy_was_judged_belong_to_the_length_of_the_run() -> None:
     config = decode_config(compose([*LINE, "train.duration=3ep"], quiet=True))
-    facts = config, probe_hardware("cpu"), config.data.build().digest
+    facts = config, probe_hardware("cpu"), config.data.build().digest, 1
     judged = TunedSettings(WORDS, make_speed_key(*facts, is_judged=True), {})
     judged.check(*facts)
     longer = decode_config(compose([*LINE, "train.duration=4ep"], quiet=True))
     with pytest.raises(ConfigError, match="another length, on which the accuracy depends"):
         judged.check(longer, *facts[1:])
     TunedSettings(WORDS, make_speed_key(*facts), {}).check(longer, *facts[1:])
+
+
+def test_settings_belong_to_the_number_of_ranks_and_of_their_devices() -> None:
+    config = decode_config(compose(LINE, quiet=True))
+    server = replace(probe_hardware("cpu"), device="cuda", device_count=4)
+    tuned = TunedSettings(WORDS, make_speed_key(config, server, "data", 2), {})
+    tuned.check(config, server, "data", 2)
+    with pytest.raises(ConfigError, match="ranks 2 → 8; devices 2 → 4"):
+        tuned.check(config, server, "data", 8)
+    # One rank does not use the devices beside its own.
+    TunedSettings(WORDS, make_speed_key(config, server, "data", 1), {}).check(
+        config, replace(server, device_count=1), "data", 1
+    )
+
+
+@pytest.mark.slow
+def test_a_file_of_one_rank_does_not_fit_a_run_of_two(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *LINE, "parallel=ddp", "launch.nproc=2", f"tuned={file}"]) == 2
+    assert "ranks 1 → 2" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -150,6 +170,39 @@ def test_a_result_is_measured_once_unless_the_machine_was_busy(tmp_path: Path, m
     ask(use_cache=False)
     ask(allow=SpeedGrade.BITWISE)
     assert len(counted) == 4
+
+
+@pytest.mark.slow
+def test_an_answer_counts_for_the_whole_configuration_and_not_for_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment or a folder of configurations may change under the same words."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    counted = []
+
+    def measure(*arguments: object) -> SpeedResult:
+        counted.append(arguments)
+        return SpeedResult(list(WORDS))
+
+    monkeypatch.setattr(speed_answer, "tune_speed", measure)
+
+    def ask(*words: str, goal: str = "throughput") -> None:
+        session = open_session(decode_config(compose([*LINE, *words], quiet=True)), World())
+        request = SpeedRequest(LINE, goal=parse_goal(goal, [], ""))
+        answer_speed(session, request, use_cache=True, say=lambda text: None)
+
+    ask()
+    for others in (("seed=5",), ("name=other",), ("log.every=3step",)):
+        ask(*others)
+    assert len(counted) == 1
+    changes = ("precision=bf16", "train.compile=on", "train.cpu_threads=1", "train.duration=7ep", "data.num_workers=3")
+    for number, word in enumerate(changes, 2):
+        ask(word)
+        ask(word)
+        assert len(counted) == number
+    for _ in range(2):  # formats that are installed later may be faster
+        ask(goal="latency")
+    assert len(counted) == len(changes) + 3
 
 
 def test_settings_that_train_differently_come_with_the_command_that_judges_them(
