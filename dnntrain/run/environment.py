@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from typing import Any
 
@@ -21,6 +22,9 @@ _VARIABLES = (
     "TORCH_LOGS",
 )
 _PACKAGES = ("dnntrain", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "safetensors", "pillow", "timm")
+
+#: Settings of a repository, as `git config --show-scope --name-only` lists them, for which `git status` runs programs.
+_RUNS_PROGRAMS = re.compile(r"(local|worktree)\t(filter\.|core\.fsmonitor|core\.sshcommand|diff\.)", re.IGNORECASE)
 
 
 def collect_environment() -> dict[str, Any]:
@@ -49,7 +53,8 @@ def collect_environment() -> dict[str, Any]:
 def _read_git_state() -> dict[str, Any]:
     """Return the commit of the working folder, and whether it has uncommitted changes.
 
-    Empty outside of a repository.
+    Empty outside of a repository. A repository may come from a stranger, and its settings may name
+    programs that `git status` runs; then it is unknown whether it has changes.
     """
     import subprocess
 
@@ -58,6 +63,10 @@ def _read_git_state() -> dict[str, Any]:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
 
     try:
-        return {"commit": run_git("rev-parse", "HEAD"), "dirty": bool(run_git("status", "--porcelain"))}
+        commit = run_git("rev-parse", "HEAD")
+        settings = run_git("config", "--list", "--show-scope", "--name-only").splitlines()
+        if any(_RUNS_PROGRAMS.match(setting) for setting in settings):
+            return {"commit": commit}
+        return {"commit": commit, "dirty": bool(run_git("status", "--porcelain", "--ignore-submodules=dirty"))}
     except (OSError, subprocess.SubprocessError):
         return {}

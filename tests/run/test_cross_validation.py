@@ -62,7 +62,10 @@ def test_the_interval_counts_that_training_sets_overlap() -> None:
     assert row.startswith("rmse")
 
 
-@pytest.mark.parametrize("words", [["fold=1"], ["folds=3", "fold=3"], ["folds=3", "eval.run_test=false"]])
+@pytest.mark.parametrize(
+    "words",
+    [["fold=1"], ["folds=3", "fold=3"], ["folds=3", "eval.run_test=false"], ["folds=3", "launch=slurm"]],
+)
 def test_settings_without_effect_are_rejected(words: list[str]) -> None:
     with pytest.raises(ConfigError, match="fold"):
         train(*words, display="quiet")

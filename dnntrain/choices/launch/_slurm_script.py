@@ -14,6 +14,9 @@ from dnntrain.choices.launch.slurm import SlurmLaunch
 #: Exit code of a run that was preempted and has saved.
 _PREEMPTED_EXIT_CODE = 75
 
+#: What the queue says of a job that may be queued again: it runs, or was preempted.
+_STATES = "'JobState=RUNNING\\|PreemptTime=[0-9]'"
+
 #: Options of launch=slurm that launch=local also has.
 _SHARED_KEYS = ("launch.nproc", "launch.hang_timeout")
 
@@ -26,9 +29,8 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
     """Return the batch script for sbatch, with one task per rank.
 
     The ranks' rendezvous is at a port that depends on the job's number; on one node it is on the
-    loopback interface. Slurm signals the tasks
-    before the time limit (USR1) and on preemption (TERM): they save and end with code 75, which
-    queues the job again.
+    loopback interface. Slurm signals the tasks before the time limit (USR1) and on preemption (TERM):
+    they save and end with code 75, which queues the job again.
     """
     options = {
         "job-name": name,
@@ -47,11 +49,14 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
     head = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
     head.append("#SBATCH --requeue" if choice.requeue else "#SBATCH --no-requeue")
     requeue_lines = [
-        f"if [ $code = {_PREEMPTED_EXIT_CODE} ]; then",
+        "# A job that the user cancels is no longer running, and stays canceled.",
+        f'if [ $code = {_PREEMPTED_EXIT_CODE} ] && scontrol show job "$SLURM_JOB_ID" | grep -q {_STATES}; then',
         '  echo "saved; the job is queued again"',
         '  scontrol requeue "$SLURM_JOB_ID" && sleep 60',
         "fi",
     ]
+    # srun does not take it from the job.
+    cpus = f"--cpus-per-task={choice.cpus_per_rank} " if choice.cpus_per_rank else ""
     return "\n".join(
         [
             "#!/bin/bash",
@@ -63,7 +68,7 @@ def make_batch_script(choice: SlurmLaunch, name: str, folder: Path, program: Seq
             "export DNNTRAIN_SECRET=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')",
             "# The shell ignores the signals that Slurm sends to all; the tasks receive them, too.",
             "trap : TERM USR1",
-            f"srun --kill-on-bad-exit=0 {shlex.join(program)}",
+            f"srun {cpus}--kill-on-bad-exit=0 {shlex.join(program)}",
             "code=$?",
             *(requeue_lines if choice.requeue else []),
             "exit $code",

@@ -86,6 +86,11 @@ def find_fold_refusals(config: LightConfig) -> Iterator[Refusal]:
     if config.fold is not None and (config.folds is None or config.fold >= config.folds):
         folds = "null" if config.folds is None else str(config.folds)
         yield Refusal(f"fold={config.fold} must be a part of folds={folds}, from 0 on", "as in folds=5 fold=0")
+    if config.folds is not None and config.fold is None and config.launch.scheduler:
+        yield Refusal(
+            f"folds={config.folds} starts its runs itself, and a job of launch=slurm is one run",
+            f"one job for each part: dnntrain -m folds={config.folds} fold=range(0,{config.folds}) launch=slurm …",
+        )
     if config.folds is not None and not config.eval.run_test:
         yield Refusal(
             "folds needs the test of each run, which eval.run_test=false leaves out", "leave eval.run_test out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -30,11 +31,38 @@ def test_what_is_set_is_asked_for_and_what_is_not_is_left_to_the_cluster() -> No
         assert f"#SBATCH --{option}\n" in text
     assert "partition" not in script()
     assert "'/runs/a b'" in script()
+    # srun does not inherit it from the job.
+    assert "\nsrun --cpus-per-task=4 --kill-on-bad-exit=0 " in text
+    assert "\nsrun --kill-on-bad-exit=0 " in script()
 
 
 def test_a_preempted_run_is_queued_again_unless_not_wanted() -> None:
     assert "scontrol requeue" in script()
     assert "scontrol requeue" not in script(requeue=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_queued_again"),
+    [
+        ("JobState=RUNNING Reason=None PreemptTime=None", True),
+        ("JobState=COMPLETING PreemptTime=2026-01-02T03:04:05", True),
+        ("JobState=COMPLETING Reason=None PreemptTime=None", False),  # scancel
+    ],
+)
+def test_a_job_that_is_canceled_is_not_queued_again(state: str, is_queued_again: bool, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    for name, body in {
+        "srun": "exit 75",
+        "scontrol": f'echo "$*" >> {asked}; [ "$1" = show ] && echo "{state}"; exit 0',
+        "sleep": "exit 0",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", "-c", script()], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 75
+    assert ("requeue 7" in asked.read_text().splitlines()) == is_queued_again
+    assert ("queued again" in done.stdout) == is_queued_again
 
 
 def test_the_ranks_of_one_node_meet_on_its_loopback_interface() -> None:
