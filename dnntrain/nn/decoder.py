@@ -103,7 +103,8 @@ class Decoder(LanguageModule):
         if self.positions is not None:
             features = features + self.positions.weight[first : first + tokens.shape[1]]
         features = self.split_sequence(features)
-        return self.drop(features) if self.shape.dropout else features
+        dropped: Tensor = self.drop(features)  # the features themselves if its rate is 0
+        return dropped
 
     def finish(self, features: Tensor) -> Tensor:
         """Map the features of the last block to logits, which may be deferred."""

@@ -112,8 +112,8 @@ def load_final_model(setup: RunSetup, checkpoint: Checkpoint) -> FinalModel:
 
 
 def _load_weights(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Load the weights and averages of a checkpoint, not the rest of its state."""
-    for name in ("model", *split_states(trainer.hooks.state)[0]):
+    """Load the weights and averages of a checkpoint, with the optimizer's tensors that some are computed from."""
+    for name in ("model", "optimizer", *split_states(trainer.hooks.state)[0]):
         trainer.states[name].load_state_dict(checkpoint.states[name])
 
 

@@ -120,6 +120,11 @@ def check_init_weights(config: RunConfig, data: PreparedData, hooks: Hooks) -> t
     from dnntrain.nn.weight_names import NamePrefix
     from dnntrain.nn.weights import check_weights
 
+    if hooks.weight_inits:
+        raise ConfigError(
+            "init_from would overwrite the filters that reg.whitening computes from the images",
+            "leave out one of them",
+        )
     _check_tokens(str(config.init_from), data)
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
     prefix = None if config.init_prefix is None else NamePrefix.parse(config.init_prefix)

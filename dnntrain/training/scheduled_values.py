@@ -17,7 +17,7 @@ from dnntrain.protocols import ScheduledParam, ScheduledValue, StepInfo
 #: How to give a run a value that a schedule can multiply.
 _REMEDIES = {
     ScheduledParam.MOMENTUM: "choose an optimizer that has it, as in optim=sgd optim.momentum=0.9",
-    ScheduledParam.WEIGHT_DECAY: "set optim.weight_decay",
+    ScheduledParam.WEIGHT_DECAY: "set optim.weight_decay, without optim.decoupled_weight_decay, which is constant",
     ScheduledParam.DROP_RATE: "add reg=[dropout] to a network with dropout, or set model.dropout",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 Unit = Literal["step", "ep", "s", "%"]
@@ -56,8 +57,9 @@ class Duration:
         return cls(value, unit)
 
     def __str__(self) -> str:
-        value = int(self.value) if self.value == int(self.value) else self.value
-        return f"{value}{self.unit}"
+        # Without an exponent, so that `parse` reads it.
+        number = str(int(self.value)) if self.value == int(self.value) else f"{Decimal(repr(self.value)):f}"
+        return f"{number}{self.unit}"
 
     def to_steps(self, steps_per_epoch: int, total_steps: int) -> int:
         """Return the duration in optimizer steps, rounded to the nearest.

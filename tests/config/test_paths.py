@@ -19,6 +19,10 @@ def test_relative_paths_are_those_from_the_working_directory(tmp_path: Path, mon
     assert made["init_from"] == str(tmp_path / "d.pt")
     assert made["data"]["root"] == str(Path("~/e").expanduser())
     assert compose(["model=custom", "model.file=net.py"], quiet=True)["model"]["file"] == str(tmp_path / "net.py")
+    words = ("task=language_model", "data=text", "data.path=books", "data.vocabulary_from=runs/b")
+    made = compose([*words, "data.test_path=more.txt", "model=hf", "model.path=gpt2"], quiet=True)
+    paths = [made["data"][key] for key in ("path", "vocabulary_from", "test_path")] + [made["model"]["path"]]
+    assert paths == [str(tmp_path / name) for name in ("books", "runs/b", "more.txt", "gpt2")]
 
 
 @pytest.mark.slow

@@ -31,8 +31,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 
 def test_a_duration_reads_back_as_written() -> None:
-    for text in ("10ep", "0.5ep", "5000step", "90s", "5%"):
+    for text in ("10ep", "0.5ep", "5000step", "90s", "5%", "0.00005ep", "1000000000000000step"):
         assert str(Duration.parse(text)) == text
+    assert str(Duration.parse("1e3step")) == "1000step"
 
 
 def test_lengths_in_steps() -> None:

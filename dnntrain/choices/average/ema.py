@@ -5,7 +5,7 @@ Polyak & Juditsky, 1992; Tarvainen & Valpola, "Mean teachers", 2017.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -38,7 +38,9 @@ class Ema(AverageChoice):
 
     decay: Fraction = 0.999  # fraction of the old average kept per step
     every_steps: PositiveInt = 1  # steps between two updates; the decay is adapted to it
-    decay_warmup: bool = True  # true: limit the decay at step t to (1 + t) / (10 + t), so that early weights fade soon
+    decay_warmup: bool = (
+        True  # true: limit the decay at update t to (1 + t) / (10 + t), so that early weights fade soon
+    )
 
     claimed_roles: ClassVar[tuple[str, ...]] = ("EVAL_WEIGHTS",)
 
@@ -105,15 +107,18 @@ class WeightAverage:
 
     @contextmanager
     def swap_in(self, model: nn.Module) -> Iterator[None]:
-        self._swap()
+        names = list(self._live)
+        self._swap(names)
         try:
             yield
         finally:
-            self._swap()
+            # Names of one tensor, such as a tied head, have an average each: the last one is swapped out first.
+            self._swap(names[::-1])
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for name, tensor in self._live.items():
+    def _swap(self, names: Sequence[str]) -> None:
+        for name in names:
+            tensor = self._live[name]
             live, average = local_shard(tensor), local_shard(self._average[name])
             original = live.clone()
             live.copy_(average)

@@ -53,7 +53,9 @@ class MeanTeacher(DistillChoice):
     temperature: Positive = 4.0  # T: logits are divided by it before the softmax
     loss_weight: NonNegative = 1.0  # weight of the average's loss
     decay: Fraction = 0.999  # fraction of the old average kept per step
-    decay_warmup: bool = True  # true: limit the decay at step t to (1 + t) / (10 + t), so that early weights fade soon
+    decay_warmup: bool = (
+        True  # true: limit the decay at update t to (1 + t) / (10 + t), so that early weights fade soon
+    )
     teacher_precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the average's layers
 
     needs: ClassVar[frozenset[LayoutRequirement | TaskFeature]] = frozenset(

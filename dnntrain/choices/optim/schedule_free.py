@@ -46,6 +46,14 @@ class ScheduleFree(OptimizerChoice):
     supports_unfreezing: ClassVar[bool] = False
     width_rule: ClassVar[Literal["elementwise", "spectral", "other"]] = "elementwise"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoupled_weight_decay:
+            raise ValueError(
+                "decoupled_weight_decay would shrink the average and not the weights that take the steps; "
+                "leave it out: weight_decay is that of the paper"
+            )
+
     def get_claims(self) -> tuple[Claim, ...]:
         return (Claim(Role.EVAL_WEIGHTS, "optim=schedule_free", "use optim=adamw"),)
 

@@ -17,9 +17,9 @@ from dnntrain.protocols import BuildContext, Hooks
 class InverseSqrt(Schedule):
     """factor = sqrt(timescale / (timescale + done)).
 
-    It is 1 after the warm-up and 0.5 after three timescales. With sched.timescale = sched.warmup it
-    is Vaswani's min(step / w, sqrt(w / step)). It does not depend on the length of the run, which a
-    cool-down may end at any time.
+    It is 1 after the warm-up and 0.5 after three timescales. With sched.timescale = sched.warmup and
+    sched.warmup_start_factor=0 it is Vaswani's min(step / w, sqrt(w / step)). It does not depend on the
+    length of the run, which a cool-down may end at any time.
     """
 
     timescale: PositiveDuration = Duration(

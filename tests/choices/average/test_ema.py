@@ -23,6 +23,23 @@ def change(model: nn.Module, seed: int) -> None:
     model(torch.randn(8, 4))  # moves the running statistics
 
 
+def test_an_evaluation_changes_nothing_of_weights_that_are_tied() -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False))
+    model[1].weight = model[0].weight
+    average = WeightAverage(0.5, 1, warmup=False)
+    average.bind(built(model))
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    average(StepInfo(0, 0.0, 0.0))
+    trained, averaged = model[0].weight.clone(), average.state_dict()["average"]["0.weight"].clone()
+    assert not torch.equal(trained, averaged)
+    for _ in range(2):
+        with average.swap_in(model):
+            assert torch.equal(model[0].weight, averaged)
+        assert torch.equal(model[0].weight, trained)
+        assert all(torch.equal(tensor, averaged) for tensor in average.state_dict()["average"].values())
+
+
 def test_average_follows_its_formula_for_parameters_and_buffers() -> None:
     model = network()
     average = WeightAverage(0.9, 1, warmup=False)

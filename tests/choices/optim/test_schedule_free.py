@@ -13,7 +13,7 @@ from short_runs import comparable, result, trained
 from stand_ins import built, context
 from torch import Tensor, nn
 
-from dnntrain.checkpoint.read_checkpoint import read_newest_checkpoint
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint, read_newest_checkpoint
 from dnntrain.choices.optim.schedule_free import AverageWeights, ScheduleFree, ScheduleFreeAdamW
 from dnntrain.errors import ConfigError
 
@@ -145,6 +145,26 @@ def test_a_checkpoint_holds_what_is_trained_and_the_exported_model_the_average(t
         x = (y.double() - 0.1 * steps[name]["z"].double()) / 0.9
         torch.testing.assert_close(exported[name].double(), x, rtol=1e-5, atol=1e-7)
         assert not torch.equal(exported[name], y)
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_the_average_of_their_own_step(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("optim=schedule_free", "optim.lr=0.3", "train.max_examples=64", "eval.metric=loss", "eval.every=2step")
+    trained(run, *words, "train.duration=24step", "precision=fp32")
+    best, last = ((run / "checkpoints" / name).read_text().strip() for name in ("BEST", "LAST"))
+    assert best != last
+    state = read_checkpoint(run / "checkpoints" / best)
+    exported = load_file(run / "model.safetensors")
+    (steps,) = state.states["optimizer"].values()
+    for name, y in state.states["model"].items():
+        x = (y.double() - 0.1 * steps[name]["z"].double()) / 0.9
+        torch.testing.assert_close(exported[name].double(), x, rtol=1e-5, atol=1e-6)
+
+
+def test_decoupled_decay_of_the_average_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="would shrink the average"):
+        ScheduleFree(weight_decay=0.05, decoupled_weight_decay=True)
 
 
 def test_a_second_method_that_replaces_the_weights_is_refused(tmp_path: Path) -> None:

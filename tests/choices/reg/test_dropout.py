@@ -7,6 +7,7 @@ import torch
 from stand_ins import context
 from torch import nn
 
+from dnntrain.choices.model.gpt import Gpt
 from dnntrain.choices.model.mlp import Mlp
 from dnntrain.choices.model.small_cnn import SmallCnn
 from dnntrain.choices.model.torchvision import Torchvision
@@ -35,6 +36,19 @@ def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SmallCnn | M
 
 
 @pytest.mark.slow
+def test_the_dropouts_of_a_decoder_are_set_and_drop() -> None:
+    model = applied(
+        Gpt(depth=2, embed_dim=8, num_heads=2).build(ModelShape(11, 8, vocabulary=11, per_token=True)),
+        Dropout(probability=0.5),
+    )
+    rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    assert len(rates) == 5
+    assert set(rates.values()) == {0.5}
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    model.train()
+    assert not torch.equal(model.embed_tokens(tokens), model.embed_tokens(tokens))
+
+
 def test_a_pattern_chooses_among_the_modules_of_a_library() -> None:
     model = Torchvision(name="vgg11").build(ModelShape(10, 3, 32, 32))
     applied(model, Dropout(probability=0.3, modules="classifier.2"))

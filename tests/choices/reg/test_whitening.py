@@ -50,6 +50,13 @@ def test_only_the_first_convolution_is_set_and_frozen() -> None:
     assert model[2].weight.requires_grad
 
 
+@pytest.mark.slow
+def test_weights_from_a_file_do_not_replace_the_filters(tmp_path: Path) -> None:
+    trained(tmp_path / "base", "model=small_cnn", "train.duration=1step")
+    with pytest.raises(ConfigError, match=r"init_from would overwrite the filters that reg\.whitening computes"):
+        trained(tmp_path / "run", "model=small_cnn", "reg=[whitening]", f"init_from={tmp_path / 'base'}")
+
+
 def test_a_network_without_convolutions_is_refused_at_plan_time(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"reg\.whitening needs a model that begins with a convolution"):
         trained(tmp_path / "run", "model=mlp", "reg=[whitening]")
