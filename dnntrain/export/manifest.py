@@ -19,7 +19,7 @@ from dnntrain.protocols import InputKind, ModelSpec, TargetKind
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.protocols.image_reading import ImageReading
 from dnntrain.utils.files import read_bytes
-from dnntrain.utils.json_files import parse_json, to_strict_json, write_json
+from dnntrain.utils.json_files import parse_json, read_json, to_strict_json, write_json
 from dnntrain.utils.sealed_json import is_sealed, seal_json
 
 MANIFEST_NAME = "manifest.json"
@@ -33,6 +33,9 @@ SCHEMA_VERSION = 1
 #: The key of the manifest inside an ONNX model's metadata, and of the extra file inside a .pt2
 #: archive.
 EMBEDDED_NAME = "dnntrain.json"
+
+#: Keys of the manifest of an export, of any schema.
+_MANIFEST_KEYS = {"schema", "dnntrain", "format", "files"}
 
 #: The key of the names of targets: of other targets, and of classes.
 _NAMES_KEYS = ("target_names", "class_names")
@@ -212,10 +215,23 @@ def is_export(path: Path) -> bool:
 
 
 def check_target(target: Path) -> None:
-    """Check that `target` is free, or an export. Raises ConfigError if not."""
-    if (
-        target.exists()
-        and not (target / MANIFEST_NAME).is_file()
-        and not (target.is_dir() and not any(target.iterdir()))
-    ):
-        raise ConfigError(f"path={target} exists and is not an export", "name a new folder")
+    """Check that an export may be written to `target`: it does not exist, is an empty folder or is an export.
+
+    Raises ConfigError if not, and for the current folder and those above it, which a new folder would replace.
+    """
+    if target.name in ("", "..") or Path.cwd().is_relative_to(target.resolve()):
+        raise ConfigError(
+            f"path={target} is the current folder or one above it, which an export cannot replace",
+            "name a new folder, as in --path export",
+        )
+    if target.exists() and not _is_replaceable(target):
+        raise ConfigError(f"path={target} exists and is not an export", "name a new folder, or remove it")
+
+
+def _is_replaceable(target: Path) -> bool:
+    """Return whether `target` is an empty folder or an export; a manifest.json of another program is not enough."""
+    if not target.is_dir():
+        return False
+    if not any(target.iterdir()):
+        return True
+    return _MANIFEST_KEYS <= read_json(target / MANIFEST_NAME).keys()

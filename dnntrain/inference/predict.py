@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnntrain.errors import DataError
-from dnntrain.inference.mask_writer import MaskWriter
+from dnntrain.inference.mask_writer import MaskWriter, check_predicts_masks
 from dnntrain.input.audio import SOUND_SUFFIXES
 from dnntrain.input.data_files import find_image_files
 from dnntrain.input.decode import IMAGE_SUFFIXES
@@ -58,7 +58,8 @@ def predict_files(
     from dnntrain.inference.load import load_model
 
     loaded_model = load_model(path, overrides, trust)
-    write_masks = None if masks is None else MaskWriter(masks, loaded_model)
+    if masks is not None:
+        check_predicts_masks(masks, loaded_model)
     if loaded_model.spec.inputs.columns:
         yield from _predict_tables(loaded_model, images, top, on_error, batch_size)
         return
@@ -68,6 +69,7 @@ def predict_files(
     reading = loaded_model.config.data.reading
     suffixes = SOUND_SUFFIXES if isinstance(reading, AudioReading) else IMAGE_SUFFIXES
     files = find_image_files(images, suffixes)
+    write_masks = None if masks is None else MaskWriter(masks, loaded_model, files)
     if workers is None:
         workers = 0 if len(files) < _MIN_FILES_FOR_WORKERS else count_cores()
     done, inputs = 0, loaded_model.spec.inputs

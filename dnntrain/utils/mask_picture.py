@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 #: Longest side of a picture in a report, pixels.
 _MAX_SIDE = 96
+
+#: The text of a PNG that `encode_mask` writes, by which a predicted mask is known.
+_MARK = ("Software", "dnntrain predict")
 
 
 def make_palette() -> list[int]:
@@ -35,10 +39,24 @@ def make_mask_picture(mask: NDArray[Any]) -> Any:
 
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
-    """Return a mask as the bytes of a PNG with a palette."""
-    file = BytesIO()
-    make_mask_picture(mask).save(file, "PNG", optimize=True)
+    """Return a predicted mask as the bytes of a PNG with a palette, and with a mark of its origin."""
+    from PIL.PngImagePlugin import PngInfo
+
+    file, info = BytesIO(), PngInfo()
+    info.add_text(*_MARK)
+    make_mask_picture(mask).save(file, "PNG", optimize=True, pnginfo=info)
     return file.getvalue()
+
+
+def is_predicted_mask(path: Path) -> bool:
+    """Return whether `path` is a PNG that has the mark of `encode_mask`."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return bool(picture.info.get(_MARK[0]) == _MARK[1])
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def encode_mask_base64(mask: NDArray[Any]) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dnntrain.cli.main import main
+from dnntrain.export.manifest import check_target
 
 
 @pytest.mark.sampled
@@ -36,6 +37,30 @@ def test_it_says_what_to_use_instead(
     assert main(["export", str(run), f"--path={tmp_path}/out", *words]) == code
     assert reason in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_with_the_manifest_of_another_program_is_kept(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "my extension", "version": "1"}')
+    (tmp_path / "thesis.txt").write_text("text")
+    assert main(["export", str(run), "--format=safetensors", f"--path={tmp_path}"]) == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "thesis.txt"]
+
+
+@pytest.mark.parametrize("words", [".", "..", "../x"])
+def test_the_current_folder_is_not_replaced(
+    words: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    assert main(["export", str(run), "--format=safetensors", "--path", words]) == 2
+    assert "is the current folder or one above it" in capsys.readouterr().err
+
+
+def test_an_export_replaces_an_empty_folder_and_an_export(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    check_target(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text('{"schema": 99, "dnntrain": "9", "format": "pt2", "files": {}}')
+    check_target(tmp_path / "out")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
