@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dnntrain.errors import ConfigError
+from dnntrain.utils.json_files import read_json
 from dnntrain.utils.suggest import did_you_mean
 
 #: How maps are made; auto: the method that fits the network.
@@ -21,6 +22,22 @@ EXAMPLE_SETS: tuple[str, ...] = get_args(ExampleSet)
 
 #: The most examples with maps: a page has at most 3 MB.
 MAX_COUNT = 60
+
+
+#: Keys of explain.json, by which such a file is known.
+_NUMBERS_KEYS = {"split", "layers", "blame", "shown"}
+
+
+def check_numbers_path(page: Path | None) -> Path | None:
+    """Return `page`. Raises ConfigError if the numbers beside it would replace a file that explain did not write."""
+    if page is None:
+        return None
+    path = page.with_suffix(".json")
+    if path.exists() and not read_json(path).keys() >= _NUMBERS_KEYS:
+        raise ConfigError(
+            f"--path {page}: the numbers would replace {path}, which explain did not write", "name another page"
+        )
+    return page
 
 
 def split_example_words(words: Sequence[Path]) -> tuple[list[str], list[Path]]:

@@ -234,4 +234,4 @@ def _is_replaceable(target: Path) -> bool:
         return False
     if not any(target.iterdir()):
         return True
-    return _MANIFEST_KEYS <= read_json(target / MANIFEST_NAME).keys()
+    return read_json(target / MANIFEST_NAME).keys() >= _MANIFEST_KEYS

@@ -1,4 +1,4 @@
-"""Keep the place of the data out of exports, which are given to others, and find it again."""
+"""Keep the places of files of the training out of exports, which are given to others, and find it again."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dnntrain.config.paths import is_path
 from dnntrain.config.registry import load_registry
 from dnntrain.config.saved_config import CONFIG_NAME, read_saved_config
 from dnntrain.errors import CheckpointError, ConfigError
 
 
-def remove_data_root(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of an export without the place of its data."""
-    data = config["data"]
-    return {**config, "data": {**data, **dict.fromkeys(_list_places(config))}}
+def remove_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of an export without the place of its data, and without files of its task."""
+    task, data = config["task"], config["data"]
+    defaults = {key: default for key, default in _list_places(config, "task").items() if is_path(task[key])}
+    return {**config, "task": {**task, **defaults}, "data": {**data, **dict.fromkeys(_list_places(config, "data"))}}
 
 
-def _list_places(config: Mapping[str, Any]) -> list[str]:
-    """Return the options of the data set that name a folder or a file; none if its plug-in is not installed."""
+def _list_places(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Return the options of a group that name a folder or a file, with their defaults.
+
+    There are none if the plug-in of the choice is not installed.
+    """
     try:
-        schema = load_registry().get_choice("data", str(config.get("choices", {}).get("data"))).schema
+        schema = load_registry().get_choice(group, str(config.get("choices", {}).get(group))).schema
     except ConfigError:
-        return []
-    return [key for key in schema.constants.get("place_options", ()) if key in config["data"]]
+        return {}
+    keys = schema.constants.get("place_options", ())
+    return {key: schema.fields[key].default for key in keys if key in config[group]}
 
 
 def restore_data_root(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
@@ -32,7 +38,7 @@ def restore_data_root(config: Mapping[str, Any], path: Path) -> Mapping[str, Any
     Elsewhere the place stays unset: `data.root=`, `data.file=`, `data.path=` or $DNNTRAIN_DATA names it.
     """
     data = config["data"]
-    places = _list_places(config)
+    places = _list_places(config, "data")
     if not places or any(data[key] is not None for key in places):
         return config
     for run in list(path.absolute().parents)[:3]:

@@ -20,7 +20,7 @@ from dnntrain.export.formats import detect_hardware, get_format, resolve_device
 from dnntrain.export.manifest import is_export
 from dnntrain.export.open_export import RunnerModule, open_export
 from dnntrain.export.rebuild import build_network
-from dnntrain.inference.data_root import remove_data_root, restore_data_root
+from dnntrain.inference.data_root import remove_places, restore_data_root
 from dnntrain.inference.export_shapes import check_shapes
 from dnntrain.inference.run_args import MODEL_GROUPS, check_card, check_run, decode_foreign, open_run_config
 from dnntrain.protocols import Batch, ModelSpec
@@ -213,7 +213,7 @@ def check_effect(overrides: Sequence[str]) -> None:
 def select_export_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of a resolved configuration that an export needs, without training options."""
     choices = {group: config["choices"][group] for group in MODEL_GROUPS}
-    return remove_data_root({**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices})
+    return remove_places({**{key: config[key] for key in EXPORTED_KEYS}, "choices": choices})
 
 
 def compose_from_export(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def choose_names(stems: Sequence[str]) -> list[str]:
     names = []
     for stem in stems:
         name, number = stem, 1
-        while number > 1 and name in taken or number == 1 and name in seen:
+        while (number > 1 and name in taken) or (number == 1 and name in seen):
             number += 1
             name = f"{stem}-{number}"
         taken.add(name)

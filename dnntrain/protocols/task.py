@@ -98,6 +98,7 @@ class Task(Choice, ABC):
     target_kind    kind of the targets, which data with several kinds give; None: the data decide
     output_kind    form of the model's output
     counts_targets  whether the divisor of the loss depends on the targets (see `count_targets`)
+    place_options  options that may name a file of the training, as a literal: exports leave them out
     measures_targets  whether `fit` reads the training targets
     """
 
@@ -109,6 +110,11 @@ class Task(Choice, ABC):
     optional_metrics: ClassVar[tuple[str, ...]] = ()
     agreement: ClassVar[str] = "same output"
     measures_targets: ClassVar[bool] = True
+    place_options: ClassVar[tuple[str, ...]] = ()
+
+    def check_files(self) -> None:
+        """Raise ConfigError if a file that the training reads is missing. A trained model needs none of them."""
+        return
 
     @abstractmethod
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:

@@ -22,12 +22,16 @@ from dnntrain.report.pruning import render_sensitivity
 from dnntrain.report.step_time import render_step_time
 from dnntrain.report.style import build_style_sheet
 from dnntrain.utils.explain_error import explain_lack_of_resources
-from dnntrain.utils.files import write_bytes
+from dnntrain.utils.files import open_file, write_bytes
 from dnntrain.utils.messages import warn_user
 
 _MAX_BYTES = 1_000_000
 _MAX_RUNS = 40
 _MAX_NAME = 80
+
+#: The end of the title of each page, and the bytes in which it is.
+_TITLE_END = " · dnntrain</title>"
+_MAX_HEAD_BYTES = 4096
 
 
 def check_page_path(path: Path | None) -> Path | None:
@@ -40,7 +44,18 @@ def check_page_path(path: Path | None) -> Path | None:
         raise ConfigError(f"--path {path} must be a file, but is a folder", f"as in --path {path / 'comparison.html'}")
     if not path.parent.is_dir():
         raise ConfigError(f"--path {path}: there is no folder {path.parent}", f"run: mkdir -p '{path.parent}'")
+    if path.is_file() and not is_page(path):
+        raise ConfigError(f"--path {path} exists and is not a page of dnntrain", "name a new file")
     return path
+
+
+def is_page(path: Path) -> bool:
+    """Return whether `path` is a page that `render_page` has made."""
+    try:
+        with open_file(path, follow_links=True) as file:
+            return _TITLE_END.encode() in file.read(_MAX_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts: str = "") -> Path:
@@ -119,7 +134,7 @@ def render_page(title: str, parts: Sequence[str]) -> bytes:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer">'
-        f"<title>{escape_text(title, 100)} · dnntrain</title><style>{build_style_sheet()}</style></head>"
+        f"<title>{escape_text(title, 100)}{_TITLE_END}<style>{build_style_sheet()}</style></head>"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
     return text.encode("utf-8", errors="replace")

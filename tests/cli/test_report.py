@@ -53,6 +53,8 @@ def test_a_path_names_the_page_and_nothing_else_is_written(runs: Path, capsys: p
     for words in (["runs/mlp-digits/20261124-111111"], ["runs/mlp-digits/20261124-111111"] * 2):
         assert run(parse_arguments(["report", *words, "--path", "mine.html"])) == 0
         assert capsys.readouterr().out == "mine.html\n"
+        assert run(parse_arguments(["report", *words, "--path", "mine.html", "--quiet"])) == 0  # a page is replaced
+        capsys.readouterr()
         Path("mine.html").unlink()
     assert sorted(runs.rglob("*")) == before
 
@@ -63,11 +65,13 @@ def test_a_path_names_the_page_and_nothing_else_is_written(runs: Path, capsys: p
         ("runs/mlp-digits/20261124-111111/config.yaml", "must end in .html\n  as in --path "),
         ("runs", "must end in .html\n  as in --path runs.html"),
         ("folder.html", "must be a file, but is a folder"),
+        ("index.html", "exists and is not a page of dnntrain"),
         ("no/where.html", "there is no folder no\n  run: mkdir -p 'no'"),
     ],
 )
 def test_a_path_that_is_not_a_page_fails(runs: Path, path: str, answer: str) -> None:
     Path("folder.html").mkdir()
+    Path("index.html").write_text("<title>my site</title>")
     with pytest.raises(ConfigError) as caught:
         run(parse_arguments(["report", "runs/mlp-digits/20261124-111111", "--path", path]))
     assert answer in str(caught.value)

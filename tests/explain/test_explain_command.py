@@ -50,6 +50,16 @@ def test_a_wrong_line_is_refused(words: list[str], reason: str, short_run: Path,
     assert reason in capsys.readouterr().err
 
 
+def test_a_file_that_explain_did_not_write_is_kept(short_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    before = (short_run / "config.json").read_text()
+    assert main(["explain", str(short_run), "--path", str(short_run / "config.html")]) == 2
+    assert "which explain did not write" in capsys.readouterr().err
+    assert (short_run / "config.json").read_text() == before
+    (tmp_path / "page.html").write_text("<title>my site</title>")
+    assert main(["explain", str(short_run), "--path", str(tmp_path / "page.html")]) == 2
+    assert "is not a page of dnntrain" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_ranks_give_the_numbers_of_one_process(
     short_run: Path, tmp_path: Path, capsys: Capture, pool: Pool

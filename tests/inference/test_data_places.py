@@ -8,7 +8,7 @@ import pytest
 
 from dnntrain.config.conf_folder import find_conf_folder
 from dnntrain.config.registry import load_registry
-from dnntrain.inference.data_root import remove_data_root, restore_data_root
+from dnntrain.inference.data_root import remove_places, restore_data_root
 
 #: `path: null # text file, or folder of text files`
 PLACE = re.compile(r"^(\w+): null # (?!name of|text between)[^;\n]*\b(?:file|folder)\b", re.MULTILINE)
@@ -25,9 +25,15 @@ def test_every_option_that_names_a_file_or_a_folder_is_left_out(name: str) -> No
 
 
 def test_the_place_of_a_language_model_is_left_out() -> None:
-    config = {"choices": {"data": "text"}, "data": {"name": "text", "path": "/home/me/diary", "context": 8}}
-    exported = remove_data_root(config)
+    config = {"choices": {"data": "text"}, "task": {}, "data": {"name": "text", "path": "/home/me/diary", "context": 8}}
+    exported = remove_places(config)
     assert exported["data"] == {"name": "text", "path": None, "context": 8}
+
+
+@pytest.mark.parametrize(("value", "kept"), [("/home/me/weights.csv", "none"), ("balanced", "balanced")])
+def test_the_file_of_class_weights_is_left_out(value: str, kept: str) -> None:
+    config = {"choices": {"task": "classification"}, "task": {"loss": "bce", "class_weights": value}, "data": {}}
+    assert remove_places(config)["task"] == {"loss": "bce", "class_weights": kept}
 
 
 def test_data_of_a_plug_in_that_is_not_installed_stay_as_they_are(tmp_path) -> None:

@@ -10,13 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.errors import ConfigError, DataError
-from dnntrain.input.table_file import check_table_file, read_table
+from dnntrain.input.table_file import check_table_file, is_table_file, read_table
 from dnntrain.utils.suggest import did_you_mean
+
+_WORDS = ("none", "balanced")
 
 
 def check_weights_option(option: str, value: str) -> None:
-    """Raise ConfigError if `value` is neither none, balanced, nor a table."""
-    if value not in ("none", "balanced"):
+    """Raise ValueError if `value` is neither none, balanced, nor the name of a table.
+
+    The file need not exist: a trained model is loaded without it.
+    """
+    if value not in _WORDS and not is_table_file(Path(value)):
+        raise ValueError(f"{option}={value} is not the name of a table; use {option}=balanced, none, or a CSV file")
+
+
+def check_weights_file(option: str, value: str) -> None:
+    """Raise ConfigError if `value` names a file that does not exist."""
+    if value not in _WORDS:
         try:
             check_table_file(Path(value).expanduser())
         except DataError as error:

@@ -18,7 +18,7 @@ from dnntrain.choices.task._class_metrics import (
     measure_classes,
     measure_confusion,
 )
-from dnntrain.choices.task._class_weights import check_weights_option, compute_class_weights
+from dnntrain.choices.task._class_weights import check_weights_file, check_weights_option, compute_class_weights
 from dnntrain.config.fields import Literal, NonNegative
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import (
@@ -83,16 +83,17 @@ class Classification(Task):
             TaskFeature.SMOOTHABLE_TARGETS,
         }
     )
+    place_options: ClassVar[tuple[str, ...]] = ("class_weights",)
     agreement: ClassVar[str] = "same class"
     optional_metrics: ClassVar[tuple[str, ...]] = ("top5", *CONFUSION_METRICS, "ece", "auroc")
 
     def __post_init__(self) -> None:
         if self.focal_gamma != 2.0 and self.loss != "focal":
             raise ValueError(f"focal_gamma={self.focal_gamma:g} has no effect with loss={self.loss}; use loss=focal")
-        try:
-            check_weights_option("task.class_weights", self.class_weights)
-        except ConfigError as error:
-            raise ValueError(f"{error.message}; {error.hint}") from None
+        check_weights_option("task.class_weights", self.class_weights)
+
+    def check_files(self) -> None:
+        check_weights_file("task.class_weights", self.class_weights)
 
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
         if targets.kind is not TargetKind.CLASS:

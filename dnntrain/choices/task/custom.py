@@ -106,6 +106,9 @@ class CustomTask(Task):
     def balancing_hint(self) -> str:
         return self._base.balancing_hint if self.loss is None else ""
 
+    def check_files(self) -> None:
+        self._base.check_files()
+
     def list_code_options(self) -> tuple[str, ...]:
         return ("file",)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dnntrain.choices.task._class_weights import check_weights_option, compute_label_weights
+from dnntrain.choices.task._class_weights import check_weights_file, check_weights_option, compute_label_weights
 from dnntrain.choices.task._label_metrics import (
     compute_mean_average_precision,
     find_threshold,
@@ -58,13 +58,14 @@ class Multilabel(Task):
     features: ClassVar[frozenset[TaskFeature]] = frozenset(
         {TaskFeature.MIXABLE_TARGETS, TaskFeature.PASTABLE_TARGETS, TaskFeature.SMOOTHABLE_TARGETS}
     )
+    place_options: ClassVar[tuple[str, ...]] = ("label_weights",)
     agreement: ClassVar[str] = "same labels"
 
     def __post_init__(self) -> None:
-        try:
-            check_weights_option("task.label_weights", self.label_weights)
-        except ConfigError as error:
-            raise ValueError(f"{error.message}; {error.hint}") from None
+        check_weights_option("task.label_weights", self.label_weights)
+
+    def check_files(self) -> None:
+        check_weights_file("task.label_weights", self.label_weights)
 
     def build(self, inputs: InputSpec, targets: TargetSpec) -> OutputSpec:
         if targets.kind is not TargetKind.LABELS:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
-from dnntrain.explain.option_values import split_example_words
+from dnntrain.explain.option_values import check_numbers_path, split_example_words
 from dnntrain.inference.run_args import check_model
 from dnntrain.utils.suggest import format_path
 from dnntrain.utils.world import World
@@ -33,7 +33,8 @@ def run(arguments: Arguments) -> int:
     from dnntrain.utils.json_files import to_strict_json
     from dnntrain.utils.sealed_json import write_sealed_json
 
-    page = check_page_path(options["path"]) or (path if path.is_dir() else path.parent) / "explain.html"
+    page = check_numbers_path(check_page_path(options["path"]))
+    page = page or (path if path.is_dir() else path.parent) / "explain.html"
     with join_map_share(world) as share:
         share.run_on_main("model", lambda: write_unfinished_model(path, arguments.overrides, options["trust"]))
         explanation = explain_model(

@@ -27,7 +27,7 @@ _LONGEST_FILE = 200
 
 def find_path_errors(config: LightConfig, plan_only: bool = False) -> list[DnntrainError]:
     """Return the error of each path that cannot be used. A plan writes no run directory."""
-    checks: list[Callable[[], object]] = [lambda: _check_data(config.data)]
+    checks: list[Callable[[], object]] = [lambda: _check_data(config.data), config.task.check_files]
     if not _has_checkpoint(config):
         checks.append(lambda: _check_init_from(config.init_from))
     checks += [lambda: _check_resume(config.resume), lambda: _check_teachers(config)]

@@ -149,3 +149,5 @@ def test_options_without_effect_and_unknown_files_are_rejected() -> None:
         Classification(focal_gamma=1.0)
     with pytest.raises(ValueError, match=r"task\.class_weights=equal"):
         Classification(class_weights="equal")
+    with pytest.raises(ConfigError, match=r"task\.class_weights=none\.csv: none\.csv does not exist"):
+        Classification(class_weights="none.csv").check_files()
