@@ -13,6 +13,7 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_file_digest
+from dnntrain.checkpoint.model_card import decode_trained_data
 from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import InputKind, ModelSpec, TargetKind
@@ -51,6 +52,7 @@ class Manifest:
     config   the run's resolved configuration, which names the data set that `eval` reads
     files    name → sha256 of each file of the export
     details  measured and chosen values: parity, census, quantization, machine
+    trained_data  the digest and the sizes of the data of the training; empty if they are unknown
     """
 
     format: str
@@ -58,6 +60,7 @@ class Manifest:
     config: Mapping[str, Any]
     files: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    trained_data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def _image_reading(self) -> ImageReading:
@@ -113,6 +116,7 @@ class Manifest:
                 "config": dict(self.config),
                 "files": dict(self.files),
                 "details": dict(self.details),
+                "trained_data": dict(self.trained_data),
             }
         )
         return seal_json(json_value)
@@ -159,6 +163,7 @@ def parse_manifest(text: str | bytes, path: Path) -> Manifest:
             config=dict(value["config"]),
             files={str(name): str(digest) for name, digest in value["files"].items()},
             details=dict(value["details"]),
+            trained_data=decode_trained_data(value.get("trained_data")),
         )
     except CheckpointError:
         raise

@@ -117,7 +117,7 @@ class ExportSource:
         """Return the description of the model, without a format yet."""
         loaded_model = self.loaded_model
         config = select_export_config(loaded_model.config.resolved)
-        return Manifest("", loaded_model.spec, config)
+        return Manifest("", loaded_model.spec, config, trained_data=loaded_model.trained_data)
 
 
 _CALIBRATION_ADVICE = "try quant.observer=percentile, more quant.calibration_batches, or "

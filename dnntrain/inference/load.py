@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.model_card import parse_model_spec, read_card
+from dnntrain.checkpoint.model_card import decode_trained_data, parse_model_spec, read_card
 from dnntrain.checkpoint.portable_model import check_weights_digest
 from dnntrain.choices.quant._fake_quant import apply_ranges
 from dnntrain.config.compose import compose
@@ -36,7 +36,7 @@ class LoadedModel:
 
     `autocast` is the precision of its arithmetic, if it differs from the precision of the weights.
     `format` is the format of an export, or "run". `trained_data` are the digest and the sizes of the
-    data of the training; empty for an export.
+    data of the training; empty if they are unknown.
     """
 
     config: RunConfig
@@ -100,14 +100,8 @@ def load_run(path: Path, overrides: Sequence[str] = (), trust: bool = False, wor
         spec=spec,
         device=device,
         autocast=policy.torch_dtype,
-        trained_data=_read_trained_data(card),
+        trained_data=decode_trained_data(card["dnntrain"].get("data")),
     )
-
-
-def _read_trained_data(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the digest and the sizes of the data that a run was trained on; empty if they are unknown."""
-    data = card["dnntrain"].get("data")
-    return dict(data) if isinstance(data, dict) and isinstance(data.get("digest"), str) else {}
 
 
 def _check_output(config: RunConfig, spec: ModelSpec, file: Path) -> None:
@@ -164,6 +158,7 @@ def load_export(
         device=device,
         autocast=None if policy is None else policy.torch_dtype,
         format=card.format,
+        trained_data=card.trained_data,
     )
 
 
