@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from dnntrain.explain.method import MapMethod
 from dnntrain.explain.similarity import Similarity
 from dnntrain.explain.statistics import correlate_ranks
 from dnntrain.explain.subject import SplitOutputs, Subject
+from dnntrain.inference.evaluate_run import DataSplit
+from dnntrain.input.row_source import match_columns
 from dnntrain.protocols import InputSpec, TargetKind
 
 
@@ -66,12 +68,27 @@ def check_same_form(subject: Subject, other: Subject, name: str) -> None:
             f"--against {name}: it reads other tokens than the explained model",
             "name a run with the same data.tokenizer",
         )
-    if mine.inputs.shape != others.inputs.shape or mine.output.names != others.output.names:
+    # A model of tables finds its own columns in the same data.
+    is_same_input = mine.inputs.shape == others.inputs.shape or subject.is_table
+    is_same_target = mine.targets.kind == others.targets.kind and mine.output.names == others.output.names
+    if mine.inputs.kind != others.inputs.kind or not (is_same_input and is_same_target):
         raise ConfigError(
             f"--against {name}: it maps {others.inputs.describe()} to {others.targets.describe()}, "
             f"the explained model {mine.inputs.describe()} to {mine.targets.describe()}",
             "name a run or an export for the same data",
         )
+
+
+def adapt_split(split: DataSplit, other: Subject) -> DataSplit:
+    """Return the same examples of one source, with the columns of another model of tables.
+
+    Raises DataError if the data do not have one of its columns.
+    """
+    source, index = split.parts[0]
+    dataset = replace(split.dataset, train=source, test=source)
+    if other.is_table:
+        dataset = match_columns(dataset, other.loaded.spec.inputs)
+    return replace(split, dataset=dataset, parts=((dataset.train, index),))
 
 
 def compare_outputs(subject: Subject, mine: SplitOutputs, others: SplitOutputs) -> list[tuple[str, float, float]]:

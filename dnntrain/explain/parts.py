@@ -11,7 +11,14 @@ from torch import Tensor
 from dnntrain.explain import blame, directions, embedding, permutation, pointing, similarity
 from dnntrain.explain.blame import blame_layers
 from dnntrain.explain.calibration import calibrate
-from dnntrain.explain.comparison import Comparison, compare_outputs, convert_inputs, make_integer_maps, make_other_maps
+from dnntrain.explain.comparison import (
+    Comparison,
+    adapt_split,
+    compare_outputs,
+    convert_inputs,
+    make_integer_maps,
+    make_other_maps,
+)
 from dnntrain.explain.embedding import embed, find_feature_layer
 from dnntrain.explain.examples import choose_examples, choose_rows, get_default_sets
 from dnntrain.explain.label_errors import cross_fit, find_folds, judge_labels
@@ -176,7 +183,8 @@ def _count_judged(work: Work) -> int:
 def _add_comparison(work: Work) -> None:
     other, explanation, subject = work.other, work.explanation, work.subject
     assert other is not None
-    values = compute_split_outputs(other, work.split)
+    other_split = adapt_split(work.split, other)
+    values = compute_split_outputs(other, other_split, subject)
     figures = compare_outputs(subject, explanation.outputs, values)
     mine, others = explanation.outputs.outputs, values.outputs
     if subject.target_kind is TargetKind.CLASS:
@@ -184,12 +192,11 @@ def _add_comparison(work: Work) -> None:
     else:
         task, spec = subject.loaded.config.task, subject.loaded.spec
         agreement = float(task.agrees(others, mine, spec).double().mean())
-    inputs = _take(work, _count_examples(work), "layers").inputs
+    chosen = limit_split(work.split, work.key.with_stream("explain.layers"), _count_examples(work)).index
     grams = []
-    for item in (subject, other):
+    for item, split in ((subject, work.split), (other, other_split)):
         names: list[str] | None = None if item.has_gradients else []
-        converted = convert_inputs(inputs, subject.loaded.spec.inputs, item.loaded.spec.inputs)
-        grams.append(collect_grams(item.model, converted.to(item.loaded.device), names))
+        grams.append(collect_grams(item.model, read_inputs(item, split, chosen).inputs, names))
     layers: Similarity = compare_grams(*grams)
     explanation.comparison = Comparison(work.other_name, figures, agreement, layers)
 

@@ -15,7 +15,7 @@ from dnntrain.explain.method import Aim, select_answers
 from dnntrain.export.formats import get_format
 from dnntrain.inference.evaluate_run import DataSplit
 from dnntrain.inference.load import LoadedModel
-from dnntrain.protocols import Batch, InputKind, TargetKind
+from dnntrain.protocols import Batch, InputKind, TargetKind, TargetSpec
 from dnntrain.utils.rng import Index, Key
 
 #: Examples of a split that are looked at, chosen by a key, and the most numbers of their outputs.
@@ -174,12 +174,21 @@ def limit_split(split: DataSplit, key: Key, limit: int = MAX_EXAMPLES) -> DataSp
 
 
 @torch.no_grad()
-def compute_split_outputs(subject: Subject, split: DataSplit) -> SplitOutputs:
-    """Return the outputs for every example of a split of one source."""
+def compute_split_outputs(subject: Subject, split: DataSplit, explained: Subject | None = None) -> SplitOutputs:
+    """Return the outputs for every example of a split of one source.
+
+    With `explained`, whose data the split has, `subject` is the model that it is compared with: numbers
+    are then standardized, and judged by a loss, as those of `explained`.
+    """
     loaded, task = subject.loaded, subject.loaded.config.task
+    is_compared = explained is not None and subject.target_kind is TargetKind.NUMBERS
+    if explained is not None and is_compared:
+        task = explained.loaded.config.task
     outputs, targets, losses = [], [], []
     for batch in split.make_batches(loaded, loaded.config.eval.batch_size):
         values, labels = loaded.compute_batch_outputs(batch).float(), batch.targets
+        if explained is not None and is_compared:
+            values = _standardize_again(values, loaded.spec.targets, explained.loaded.spec.targets)
         if subject.predicts_tokens:
             values, labels = select_answers(values), labels[:, -1]
             losses.append(nn.functional.cross_entropy(values, labels, reduction="none").cpu())
@@ -190,6 +199,15 @@ def compute_split_outputs(subject: Subject, split: DataSplit) -> SplitOutputs:
     joined = torch.cat(outputs)
     probabilities, threshold = subject.compute_probabilities(joined), task.get_threshold(loaded.spec)
     return SplitOutputs(split, joined, probabilities, torch.cat(targets), torch.cat(losses).float(), threshold)
+
+
+def _standardize_again(values: Tensor, source: TargetSpec, target: TargetSpec) -> Tensor:
+    """Return numbers [n, targets] that are standardized as `source` in the standardization of `target`."""
+    means, stds = (
+        [torch.tensor(numbers, device=values.device, dtype=torch.float64) for numbers in pair]
+        for pair in ((source.mean, target.mean), (source.std, target.std))
+    )
+    return ((values.double() * stds[0] + means[0] - means[1]) / stds[1]).float()
 
 
 def read_inputs(subject: Subject, split: DataSplit, numbers: Index) -> Batch:
