@@ -41,11 +41,6 @@ def read_card_widths(folder: Path) -> Widths:
     return Widths() if value is None else decode_widths(value, str(file))
 
 
-def decode_trained_data(value: Any) -> dict[str, Any]:
-    """Return the digest and the sizes of the data of a training; empty if `value` does not have them."""
-    return dict(value) if isinstance(value, dict) and isinstance(value.get("digest"), str) else {}
-
-
 def check_card_digest(folder: Path, card: Mapping[str, Any]) -> None:
     """Check that `card`, the contents of config.json in `folder`, has the checksum of its values.
 

@@ -43,6 +43,11 @@ def encode_extra_values(spec: ModelSpec) -> dict[str, Any]:
     return {**({"columns": columns} if columns else {}), **(moments if spec.targets.std else {}), **threshold}
 
 
+def decode_trained_data(value: Any) -> dict[str, Any]:
+    """Return the digest and the sizes of the data of a training; empty if `value` does not have them."""
+    return dict(value) if isinstance(value, dict) and isinstance(value.get("digest"), str) else {}
+
+
 def decode_model_spec(
     *,
     input_shape: Any,

@@ -13,8 +13,7 @@ from typing import Any
 
 from dnntrain import __version__
 from dnntrain.checkpoint.digests import compute_file_digest
-from dnntrain.checkpoint.model_card import decode_trained_data
-from dnntrain.checkpoint.model_spec import decode_model_spec, encode_extra_values
+from dnntrain.checkpoint.model_spec import decode_model_spec, decode_trained_data, encode_extra_values
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.protocols import InputKind, ModelSpec, TargetKind
 from dnntrain.protocols.audio_reading import AudioReading

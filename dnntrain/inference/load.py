@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dnntrain.checkpoint.model_card import decode_trained_data, parse_model_spec, read_card
+from dnntrain.checkpoint.model_card import parse_model_spec, read_card
+from dnntrain.checkpoint.model_spec import decode_trained_data
 from dnntrain.checkpoint.portable_model import check_weights_digest
 from dnntrain.choices.quant._fake_quant import apply_ranges
 from dnntrain.config.compose import compose

@@ -24,6 +24,9 @@ from dnntrain.utils.evidence import select_by_e_bh
 from dnntrain.utils.sealed_json import read_intact_json
 from dnntrain.utils.units import pluralize
 
+#: The most variants of the section.
+_MAX_ROWS = 40
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -49,11 +52,12 @@ def render_noise(paths: Sequence[Path], alpha: float = 0.05) -> str:
     rows = [
         _make_row(variant, verdict, count, is_kept, metric)
         for (variant, verdict, count), is_kept in zip(judged, kept, strict=True)
-    ]
+    ][:_MAX_ROWS]
     head = ["runs", "beyond noise?", "pairs", "mean difference", "interval", "e-value"]
     caption = (
         f"{metric.name} against {variants[0].name}, by pairs of runs with the same seed. {1 / alpha:g} decides; "
         "dnntrain prove trains the pairs that are missing."
+        + (f" {len(judged) - len(rows)} more variants are not shown." if len(judged) > len(rows) else "")
     )
     return render_section("Beyond noise?", f'<div class="panel">{render_table(head, rows, caption)}</div>')
 

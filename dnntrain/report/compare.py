@@ -31,8 +31,12 @@ def label_runs(runs: Sequence[RunData]) -> list[str]:
 
 
 def render_figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
-    """Return a table with one row per run; the best value of each column is marked."""
-    headline, metric = runs[0].headline, runs[0].metric
+    """Return a table with one row per run; the best value of each column is marked.
+
+    All runs have the same metrics: those of the first one that has a result.
+    """
+    first = _find_judged(runs)
+    headline, metric = first.headline, first.metric
     columns: list[tuple[str, Callable[[RunData], float], Callable[[float], str], int]] = [
         (
             f"test {headline.name}",
@@ -41,12 +45,12 @@ def render_figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
             int(headline.sign),
         ),
         (
-            "best val",
-            lambda run: get_best_value(run)[1],
+            f"best val {metric.name}",
+            lambda run: get_best_value(run, metric)[1],
             lambda value: format_metric(metric, value),
             int(metric.sign),
         ),
-        ("at step", lambda run: get_best_value(run)[2], format_short, 0),
+        ("at step", lambda run: get_best_value(run, metric)[2], format_short, 0),
         ("training time", lambda run: parse_number(run.result.get("train_s")), format_seconds, -1),
         ("examples/s", lambda run: parse_number(run.result.get("examples_per_s")), lambda value: f"{value:,.0f}", 1),
         ("step, ms", lambda run: parse_number(run.result.get("step_ms")), lambda value: f"{value:.3g}", -1),
@@ -110,7 +114,7 @@ def render_overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
             title, curves, metric=metric, max_points=max_points, from_zero=metric.name == "examples_per_s"
         )
 
-    metric = runs[0].metric
+    metric = _find_judged(runs).metric
     charts = [
         draw(f"Validation {metric.name} by time", "val", metric, by_time=True),
         draw(f"Validation {metric.name} by step", "val", metric),
@@ -123,6 +127,11 @@ def render_overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
     return render_section(
         "Curves", f'<div class="charts">{body}</div>' if body else '<p class="note">No metrics were written.</p>'
     )
+
+
+def _find_judged(runs: Sequence[RunData]) -> RunData:
+    """Return the first run whose metric chose its best weights, else the first one."""
+    return next((run for run in runs if "metric" in run.result), runs[0])
 
 
 def _make_run_curve(run: RunData, split: str, name: str, label: str, index: int, by_time: bool) -> Curve:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.report import compare, facts, gallery, heading, sections
+from dnntrain.report.best_runs import MAX_RUNS
 from dnntrain.report.clients import render_clients
 from dnntrain.report.explanation import render_explanation_summary
 from dnntrain.report.exports import render_exports
@@ -26,7 +27,6 @@ from dnntrain.utils.files import open_file, write_bytes
 from dnntrain.utils.messages import warn_user
 
 _MAX_BYTES = 1_000_000
-_MAX_RUNS = 40
 _MAX_NAME = 80
 
 #: The end of the title of each page, and the bytes in which it is.
@@ -58,21 +58,23 @@ def is_page(path: Path) -> bool:
         return False
 
 
-def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts: str = "") -> Path:
+def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts: str = "", note: str = "") -> Path:
     """Write the report of one run, or the comparison of several, and return its path.
 
     `output` is by default `report.html` in the run directory, or `comparison-NAMES.html` in the
     folder that holds all runs: each list of runs has a page of its own. `verdicts` is a section that
-    says which differences of a comparison are beyond noise. Raises ConfigError if a
-    folder is not a run directory or the file cannot be written.
+    says which differences of a comparison are beyond noise, and `note` a sentence below its title. Raises
+    ConfigError if a folder is not a run directory or the file cannot be written.
     """
-    if not 1 <= len(run_dirs) <= _MAX_RUNS:
-        raise ConfigError(f"{len(run_dirs)} run directories were given; a report needs 1 to {_MAX_RUNS}")
+    if not 1 <= len(run_dirs) <= MAX_RUNS:
+        raise ConfigError(
+            f"{len(run_dirs)} run directories were given; a report needs 1 to {MAX_RUNS}", "name fewer runs"
+        )
     runs = [read_run(Path(path)) for path in run_dirs]
     for run in runs:
         for note in run.notes:
             warn_user(f"{run.path}: {note}")
-    page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs, verdicts)
+    page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs, verdicts, note)
     path = output if output is not None else _get_default_output(runs)
     try:
         write_bytes(path, page)
@@ -110,12 +112,13 @@ def render_run(run: RunData) -> bytes:
     return page
 
 
-def render_comparison(runs: Sequence[RunData], verdicts: str = "") -> bytes:
+def render_comparison(runs: Sequence[RunData], verdicts: str = "", note: str = "") -> bytes:
     """Return the comparison of several runs."""
     names = compare.label_runs(runs)
     title = f"{len(runs)} runs"
+    about = f'<p class="about">{escape_text(note, 200)}</p>' if note else ""
     parts = [
-        f'<header><p class="kicker">dnntrain comparison</p><div class="title"><h1>{title}</h1></div></header>',
+        f'<header><p class="kicker">dnntrain comparison</p><div class="title"><h1>{title}</h1></div>{about}</header>',
         compare.render_figures(runs, names),
         verdicts,
         compare.render_overlays(runs, names),

@@ -56,14 +56,14 @@ def render_cards(run: RunData) -> str:
     return f'<dl class="cards">{body}</dl>' if body else ""
 
 
-def get_best_value(run: RunData) -> tuple[MetricInfo, float, float]:
+def get_best_value(run: RunData, metric: MetricInfo | None = None) -> tuple[MetricInfo, float, float]:
     """Return (metric, best validation value, its step) from result.json, else from the metrics.
 
-    NaN if there is none.
+    `metric` is by default the one that chose the best weights. NaN if there is none.
     """
-    metric = run.metric
+    metric = metric or run.metric
     value, step = parse_number(run.result.get("best")), parse_number(run.result.get("best_step"))
-    if math.isfinite(value):
+    if math.isfinite(value) and metric.name == run.metric.name:
         return metric, value, step
     points = run.get_series("val", metric.name).get_finite_points()
     if not points:

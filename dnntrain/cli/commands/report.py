@@ -10,6 +10,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.pipeline.answer import answer_pipeline
 from dnntrain.pipeline.listing import is_pipeline_folder
 from dnntrain.prove.noise import render_noise
+from dnntrain.report.best_runs import select_best_runs
 from dnntrain.sweep.run_directories import find_run_directories
 from dnntrain.utils.suggest import format_path
 
@@ -42,6 +43,9 @@ def run(arguments: Arguments) -> int:
         write_curves(paths[0])
     if output is None and len(words) == 1 and len(paths) > 1:
         output = Path(words[0]).expanduser() / SWEEP_PAGE
-    page = write_report(paths, output, render_noise(paths) if len(paths) > 1 else "")
+    verdicts = render_noise(paths) if len(paths) > 1 else ""
+    # A sweep may have a thousand trials; runs that are named one by one are never left out.
+    shown, note = select_best_runs(paths) if len(paths) > len(words) else (paths, "")
+    page = write_report(shown, output, verdicts, note)
     print(json.dumps({"report": str(page)}) if arguments.json else format_path(page))
     return 0
