@@ -13,7 +13,7 @@ from torch import Tensor
 from dnntrain.explain.option_values import EXAMPLE_SETS
 from dnntrain.explain.subject import SplitOutputs, Subject, read_inputs
 from dnntrain.inference.pictures import preprocess_pictures
-from dnntrain.input.document_source import encode_rows
+from dnntrain.input.document_source import encode_text
 from dnntrain.input.text_files import read_text_file
 from dnntrain.protocols import TargetKind
 from dnntrain.utils.rng import Key
@@ -104,16 +104,6 @@ def choose_examples(
 
 
 def _read_texts(subject: Subject, files: Sequence[Path]) -> Tensor:
-    """Return the tokens int64 [n, length] of files, as `dnntrain predict` reads them.
-
-    Of a longer text, a class has the first tokens, and a next token the last ones.
-    """
-    inputs = subject.loaded.spec.inputs
-    assert inputs.vocabulary is not None
-    length, rows = inputs.shape[0], []
-    for file in files:
-        text = read_text_file(file)
-        longest = len(text) + 2 if subject.predicts_tokens else length
-        row = encode_rows([text], max(length, longest), inputs.vocabulary, str(file))[:, -length:]
-        rows.append(torch.from_numpy(row.astype(np.int64)))
-    return torch.cat(rows)
+    """Return the tokens int64 [n, length] of files, as `dnntrain predict` reads them."""
+    spec = subject.loaded.spec
+    return torch.cat([torch.from_numpy(encode_text(read_text_file(file), spec, str(file))) for file in files])

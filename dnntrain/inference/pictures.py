@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dnntrain.errors import DataError
 from dnntrain.inference.load import LoadedModel
-from dnntrain.inference.predict import BATCH_SIZE
+from dnntrain.inference.predict import BATCH_SIZE, check_reads_pictures, make_row
 from dnntrain.input.decode import decode_picture
 from dnntrain.input.image_files import read_file
 from dnntrain.input.normalize import make_normalizer
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 def preprocess_pictures(loaded_model: LoadedModel, pictures: Sequence[Picture]) -> Tensor:
     """Return the inputs of the model, float32 [n, channels, height, width], as `dnntrain predict` does."""
     inputs = loaded_model.spec.inputs
-    if inputs.columns:
-        raise DataError("the model reads tables, not pictures", "use dnntrain.predict(RUN, 'rows.csv')")
+    check_reads_pictures(inputs)
     rows = [_read_picture(loaded_model, picture).flatten() for picture in pictures]
     if not rows:
         return torch.empty(0, *inputs.shape)
@@ -46,7 +45,7 @@ def predict_pictures(loaded_model: LoadedModel, pictures: Sequence[Picture], top
         predictions = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
         for picture, prediction in zip(batch, predictions, strict=True):
             path = {"path": str(picture)} if isinstance(picture, str | PathLike) else {}
-            rows.append({**path, **prediction})
+            rows.append(make_row(path, prediction))
     return rows
 
 

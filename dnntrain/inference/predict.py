@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from dnntrain.input.audio import SOUND_SUFFIXES
 from dnntrain.input.data_files import find_image_files
 from dnntrain.input.decode import IMAGE_SUFFIXES
 from dnntrain.input.image_files import decode_in_batches
-from dnntrain.protocols import ColumnKind
+from dnntrain.protocols import ColumnKind, InputKind, InputSpec
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.hardware import count_cores
 
@@ -66,6 +66,7 @@ def predict_files(
     if loaded_model.spec.inputs.vocabulary is not None:
         yield from _predict_texts(loaded_model, images, top, on_error, batch_size)
         return
+    check_reads_pictures(loaded_model.spec.inputs)
     reading = loaded_model.config.data.reading
     suffixes = SOUND_SUFFIXES if isinstance(reading, AudioReading) else IMAGE_SUFFIXES
     files = find_image_files(images, suffixes)
@@ -90,6 +91,32 @@ def predict_files(
         done += len(batch.files) + len(batch.failures)
         if progress is not None:
             progress(done, len(files))
+
+
+def make_row(facts: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prediction: the facts of its example, then the values of the task.
+
+    A value with the name of a fact, such as a target `path`, becomes `predicted_path`.
+    """
+    row = dict(facts)
+    for name, value in values.items():
+        free_name = name
+        while free_name in row or (free_name != name and free_name in values):
+            free_name = f"predicted_{free_name}"
+        row[free_name] = value
+    return row
+
+
+def check_reads_pictures(inputs: InputSpec) -> None:
+    """Raise DataError if the model reads no pictures, or pictures of other channels than files have."""
+    if inputs.kind is not InputKind.IMAGES:
+        kind, example = ("tables", "rows.csv") if inputs.kind is InputKind.TABLE else ("texts", "text.txt")
+        raise DataError(f"the model reads {kind}, not pictures", f"use dnntrain.predict(RUN, '{example}')")
+    if inputs.shape[0] not in (1, 3):
+        raise DataError(
+            f"the model reads images of {inputs.shape[0]} channels, and a file is read as 1 or 3",
+            "call the network with arrays, in Python: dnntrain.load(RUN).model(inputs)",
+        )
 
 
 def _predict_tables(
@@ -117,7 +144,7 @@ def _predict_tables(
             outputs = loaded_model.compute_outputs(normalize(part, torch.empty_like(part)))
             for row in loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top):
                 number += 1
-                yield {"path": str(file), "row": number, **row}
+                yield make_row({"path": str(file), "row": number}, row)
 
 
 def _predict_texts(
@@ -125,28 +152,26 @@ def _predict_texts(
 ) -> Iterator[dict[str, Any]]:
     import torch
 
-    from dnntrain.input.document_source import encode_rows
+    from dnntrain.input.document_source import encode_text
     from dnntrain.input.text_files import find_text_files, read_text_file
 
-    inputs = loaded_model.spec.inputs
-    assert inputs.vocabulary is not None
     rows: list[Tensor] = []
     kept: list[Path] = []
     for file in [text_file for path in files for text_file in find_text_files(path, TEXT_SUFFIXES)]:
         try:
-            row = encode_rows([read_text_file(file)], inputs.shape[0], inputs.vocabulary, str(file))
+            row = encode_text(read_text_file(file), loaded_model.spec, str(file))
         except DataError as error:
             if on_error is None:
                 raise
             on_error(file, error)
             continue
-        rows.append(torch.from_numpy(row).long())
+        rows.append(torch.from_numpy(row))
         kept.append(file)
     for first in range(0, len(rows), batch_size):
         outputs = loaded_model.compute_outputs(torch.cat(rows[first : first + batch_size]))
         results = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
         for file, values in zip(kept[first : first + batch_size], results, strict=True):
-            yield {"path": str(file), **values}
+            yield make_row({"path": str(file)}, values)
 
 
 def _make_rows(
@@ -156,4 +181,4 @@ def _make_rows(
     rows = loaded_model.config.task.format_predictions(outputs, loaded_model.spec, top)
     masks = [{}] * len(files) if write_masks is None else write_masks(files, outputs)
     for file, row, mask in zip(files, rows, masks, strict=True):
-        yield {"path": str(file), **mask, **row}
+        yield make_row({"path": str(file), **mask}, row)

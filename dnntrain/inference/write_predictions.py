@@ -18,6 +18,9 @@ from dnntrain.utils.terminal_text import clean_line
 #: Seconds between two progress notes.
 _PROGRESS_INTERVAL_S = 1.0
 
+#: The keys of the lists of candidates in a prediction, and their columns in CSV.
+_CANDIDATES = {"top": "class", "next": "next"}
+
 
 def write_predictions(
     run: Path,
@@ -60,13 +63,17 @@ def write_predictions(
 
 
 def _list_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a prediction as cells by column: the candidates of a class are class, probability, class_2 …"""
-    if "top" not in row:
+    """Return a prediction as cells by column: the candidates of a class are class, probability, class_2 …
+
+    Those of a next token are next, probability, next_2 …
+    """
+    key = next((name for name in _CANDIDATES if isinstance(row.get(name), list)), None)
+    if key is None:
         return dict(row)
     cells = {name: row[name] for name in ("path", "row") if name in row}
-    for number, (name, share) in enumerate(row["top"], 1):
+    for number, (name, share) in enumerate(row[key], 1):
         suffix = "" if number == 1 else f"_{number}"
-        cells |= {f"class{suffix}": name, f"probability{suffix}": share}
+        cells |= {f"{_CANDIDATES[key]}{suffix}": name, f"probability{suffix}": share}
     return cells
 
 

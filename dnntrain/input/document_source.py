@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.token_source import TokenExamples
 from dnntrain.input.tokenizer import Encoder, get_token_dtype
-from dnntrain.protocols import Vocabulary
+from dnntrain.protocols import ModelSpec, TargetKind, Vocabulary
 from dnntrain.utils.rng import Index
 
 if TYPE_CHECKING:
@@ -53,6 +53,21 @@ class DocumentSource(TokenExamples):
     def recode(self, vocabulary: Vocabulary) -> DocumentSource:
         assert self.keys is not None
         return DocumentSource(self.documents, self.labels, self.keys, self.length, vocabulary, self.name)
+
+
+def encode_text(text: bytes, spec: ModelSpec, location: str) -> NDArray[np.int64]:
+    """Return the tokens [1, length] of a text that a model of `spec` gets.
+
+    Of a longer text, a class has the first tokens, and a next token the last ones. Raises DataError as
+    `encode_rows` does.
+    """
+    inputs = spec.inputs
+    assert inputs.vocabulary is not None
+    length = inputs.shape[0]
+    # A byte has at most one token, and one more begins the text.
+    longest = len(text) + 2 if spec.targets.kind is TargetKind.TOKENS else length
+    rows = encode_rows([text], max(length, longest), inputs.vocabulary, location)
+    return rows[:, -length:].astype(np.int64)
 
 
 def encode_rows(documents: Sequence[bytes], length: int, vocabulary: Vocabulary, location: str) -> NDArray[Any]:

@@ -14,8 +14,8 @@ from dnntrain.cli.main import main
 from dnntrain.inference.evaluate_run import evaluate_run
 
 
-def write_photos(folder: Path) -> Path:
-    random = np.random.default_rng(0)
+def write_photos(folder: Path, seed: int = 0) -> Path:
+    random = np.random.default_rng(seed)
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
         for number in range(30):
@@ -33,7 +33,7 @@ def test_a_setting_of_the_reading_does_not_select_the_training_images(tmp_path: 
     _, expected = evaluate_run(export, [])
     for word in ("data.on_error=skip", "data.decode=full", "data.pipeline=streaming"):
         assert evaluate_run(export, [word]) == ("test", expected)
-    other = write_photos(tmp_path / "other")
+    other = write_photos(tmp_path / "other", seed=1)
     split, values = evaluate_run(export, [f"data.root={other}", "data.decode=fast"])
     assert (split, values["examples"]) == ("all", 60)
 

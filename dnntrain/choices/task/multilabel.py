@@ -181,12 +181,15 @@ class Multilabel(Task):
         }
 
     def format_predictions(self, outputs: Tensor, spec: ModelSpec, top: int) -> Iterator[dict[str, Any]]:
-        """Yield {"labels": names separated by ";", NAME: probability …} for each example."""
+        """Yield {"labels": names separated by ";", NAME: probability …} for each example.
+
+        The probability of a label that is itself called "labels" is "labels_probability".
+        """
         threshold = self.get_threshold(spec)
         for row in outputs.float().sigmoid().cpu().tolist():
             pairs = list(zip(spec.output.names, row, strict=True))
             labels = ";".join(name for name, probability in pairs if probability >= threshold)
-            yield {"labels": labels, **{name: round(probability, 6) for name, probability in pairs}}
+            yield {"labels": labels, **{_name_column(name): round(value, 6) for name, value in pairs}}
 
     def agrees(self, outputs: Tensor, expected: Tensor, spec: ModelSpec | None = None) -> Tensor:
         threshold = self.get_threshold(spec)
@@ -202,6 +205,10 @@ class _WeightedMultilabel(Multilabel):
 
     def compute_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         return self._compute_losses(outputs, batch, label_smoothing, self.weights)
+
+
+def _name_column(name: str) -> str:
+    return "labels_probability" if name == "labels" else name
 
 
 def make_rows(outputs: Tensor, batch: Batch) -> Tensor:
