@@ -36,14 +36,14 @@ NO_OPTIONS = ExportOptions()
 
 
 class HalfModel(nn.Module):
-    """Compute in float16, with inputs and outputs in float32."""
+    """Compute in float16, with inputs and outputs in float32; the numbers of tokens stay integers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model.half()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.model(inputs.half())
+        outputs: Tensor = self.model(inputs.half() if inputs.is_floating_point() else inputs)
         return outputs.float()
 
 

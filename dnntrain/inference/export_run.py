@@ -151,9 +151,11 @@ def write_export(
     calibration_batches = _choose_calibration_batches(subject, quant, say)
     source_model = subject.select_source(quant)
     spec = source_model.spec
-    model = source_model.model if export_format.builds_model else rescale_outputs(source_model.model, spec.output)
+    model = HalfModel(copy.deepcopy(source_model.model)) if options.half else source_model.model
+    # The units of the target may be beyond the range or the precision of float16, so they stay float32.
+    model = model if export_format.builds_model else rescale_outputs(model, spec.output)
     source = ExportRequest(
-        HalfModel(copy.deepcopy(model)) if options.half else model,
+        model,
         replace(subject.make_card(), format=export_format.name, details=options.as_json()),
         repeat_examples(next(subject.iter_samples()).inputs, options.batch or 2),
         calibration_batches,

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from small_texts import RUN, write_texts
 
 from dnntrain.choices.data.digits import Digits
 from dnntrain.cli.command_table import COMMANDS
@@ -108,6 +109,34 @@ def test_a_model_in_half_precision_has_half_the_weights(
     capsys.readouterr()
     assert main(["eval", str(tmp_path / "half"), "--trust", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["onnx", "pt2"])
+def test_estimates_in_half_precision_keep_the_units_of_the_target(format_name: str, tmp_path: Path) -> None:
+    table, source = tmp_path / "table.csv", tmp_path / "run"
+    # Prices beyond the largest number of float16, 65504.
+    rows = (f"{row % 50},{300_000 + 1000 * (row % 50) + 200 * (row * 7919 % 97)}\n" for row in range(200))
+    table.write_text("size,price\n" + "".join(rows))
+    words = ["data=table", f"data.file={table}", "data.target=[price]", "task=regression", "model=mlp", "optim.lr=1e-2"]
+    assert main([*words, "train.duration=20ep", "log.report=false", f"run_dir={source}", "--quiet"]) == 0
+    export(source, tmp_path / "half", f"--format={format_name}", "--half")
+    inputs = torch.linspace(-1.5, 1.5, 7)[:, None]
+    expected = load_run(source, ["device=cpu", "precision=fp32"]).compute_outputs(inputs)
+    outputs = load_model(tmp_path / "half", trust=True).compute_outputs(inputs)
+    torch.testing.assert_close(outputs, expected, atol=2e-2, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["onnx", "pt2"])
+def test_a_language_model_in_half_precision_reads_tokens(format_name: str, tmp_path: Path) -> None:
+    source = tmp_path / "run"
+    assert main([*RUN, f"data.path={write_texts(tmp_path / 'texts')}", f"run_dir={source}", "--quiet"]) == 0
+    export(source, tmp_path / "half", f"--format={format_name}", "--half")
+    tokens = torch.arange(32).reshape(2, 16) + 97
+    expected = load_run(source, ["device=cpu", "precision=fp32"]).compute_outputs(tokens)
+    outputs = load_model(tmp_path / "half", trust=True).compute_outputs(tokens)
+    torch.testing.assert_close(outputs, expected, atol=2e-2, rtol=0)
 
 
 _HALF = {"whole": (), "half": ("--half",)}
