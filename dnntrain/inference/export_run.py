@@ -177,11 +177,12 @@ def write_export(
             run,
         )
         say(f"{export_format.name}{'' if runtime == 'eager' else f' ({runtime})'}: {parity}")
-        if options.half:
-            check_half_parity(parity, max_drop)
-        exact = export_format.is_exact and not runtime.endswith("bf16") and not options.half
-        advice = _CALIBRATION_ADVICE if quant is not None and quant.needs_calibration else ""
-        check_parity(export_format, parity, quant.max_metric_drop if quant else max_drop, exact, advice)
+        rounding = "--half" if options.half else f"--runtime {runtime}" if runtime.endswith("bf16") else ""
+        if rounding and quant is None:
+            check_rounded_parity(parity, rounding, max_drop)
+        else:
+            advice = _CALIBRATION_ADVICE if quant is not None and quant.needs_calibration else ""
+            check_parity(export_format, parity, None if quant is None else quant.max_metric_drop, advice)
         card = replace(card, details={**details, "parity": parity.as_json()})
         write_manifest(folder, card, files)
     return read_manifest(target)
@@ -199,18 +200,18 @@ def _choose_calibration_batches(
     return CalibrationBatches(batches, say)
 
 
-def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, exact: bool, advice: str = "") -> None:
-    """Compare an export with the tolerance of its kind.
+def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float | None, advice: str = "") -> None:
+    """Compare an export with the tolerance of its kind: `max_drop` of the metric; None: it must be exact.
 
     Raises CheckpointError if it differs more from its source.
     """
-    if exact and parity.agreement < MIN_AGREEMENT:
+    if max_drop is None and parity.agreement < MIN_AGREEMENT:
         raise CheckpointError(
             f"--format {export_format.name} gives the {parity.agreement_kind} as its source for "
             f"{100 * parity.agreement:.2f} % of examples only, less than {100 * MIN_AGREEMENT} %",
             "use --format safetensors; please report it with `dnntrain doctor`",
         )
-    if not exact and parity.drop > max_drop:
+    if max_drop is not None and parity.drop > max_drop:
         raise CheckpointError(
             f"--format {export_format.name} loses {100 * parity.drop:.2f} % of {parity.metric} on the "
             f"{parity.part} split, more than quant.max_metric_drop={max_drop}",
@@ -218,13 +219,13 @@ def check_parity(export_format: ExportFormat, parity: Parity, max_drop: float, e
         )
 
 
-def check_half_parity(parity: Parity, max_drop: float) -> None:
-    """Raise CheckpointError if float16 loses more than `max_drop` of the task's metric."""
+def check_rounded_parity(parity: Parity, option: str, max_drop: float) -> None:
+    """Raise CheckpointError if the precision of `option` loses more than `max_drop` of the task's metric."""
     if parity.drop > max_drop:
         raise CheckpointError(
-            f"--half loses {100 * parity.drop:.2f} % of {parity.metric} on the {parity.part} split, "
+            f"{option} loses {100 * parity.drop:.2f} % of {parity.metric} on the {parity.part} split, "
             f"more than {100 * max_drop:g} %",
-            "leave --half out: the model needs the range or the precision of float32",
+            f"leave {option} out: the model needs the range or the precision of float32",
         )
 
 

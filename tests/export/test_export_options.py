@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -17,6 +19,8 @@ from dnntrain.errors import CheckpointError
 from dnntrain.export.format_names import FORMAT_NAMES
 from dnntrain.export.formats import get_format
 from dnntrain.export.options import ExportOptions, read_fixed_batch, repeat_examples, run_in_fixed_batches
+from dnntrain.export.parity import Parity, measure_parity
+from dnntrain.inference import export_run
 from dnntrain.inference.load import load_model, load_run
 
 Capture = pytest.CaptureFixture[str]
@@ -137,6 +141,26 @@ def test_a_language_model_in_half_precision_reads_tokens(format_name: str, tmp_p
     expected = load_run(source, ["device=cpu", "precision=fp32"]).compute_outputs(tokens)
     outputs = load_model(tmp_path / "half", trust=True).compute_outputs(tokens)
     torch.testing.assert_close(outputs, expected, atol=2e-2, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_bfloat16_program_that_loses_too_much_says_what_helps(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Parity] = []
+
+    def measure(*arguments: Any) -> Parity:
+        measured.append(replace(measure_parity(*arguments), drop=0.02))
+        return measured[-1]
+
+    monkeypatch.setattr(export_run, "measure_parity", measure)
+    words = ["export", str(run), f"--path={tmp_path / 'out'}", "--format=pt2", "--runtime=eager_bf16"]
+    assert main(words) == CheckpointError.exit_code
+    message = capsys.readouterr().err
+    assert "--runtime eager_bf16 loses 2.00 % of accuracy" in message
+    assert "leave --runtime eager_bf16 out" in message
+    assert "max_metric_drop" not in message
+    assert len(measured) == 1
 
 
 _HALF = {"whole": (), "half": ("--half",)}
