@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,9 +96,14 @@ def open_export(path: Path) -> ExportHandle:
 
 
 def _read_embedded_manifest(path: Path) -> Manifest:
-    """Return the manifest inside a .pt2 archive without running its code."""
+    """Return the manifest inside a .pt2 archive without running its code.
+
+    The archive may come from a stranger: of compressed files, a small one may have many gigabytes.
+    Raises CheckpointError for such an archive, and for one that is damaged or has no manifest.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, path)
             if (damaged_name := archive.testzip()) is not None:
                 raise CheckpointError(
                     f"{path} is damaged: {damaged_name} does not match its checksum", "export it again"
@@ -105,11 +111,23 @@ def _read_embedded_manifest(path: Path) -> Manifest:
             name = next((name for name in archive.namelist() if name.endswith(EMBEDDED_NAME)), None)
             if name is not None:
                 return parse_manifest(archive.read(name), path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path} is damaged ({error})", "export it again: dnntrain export RUN") from None
     raise CheckpointError(
         f"{path} was not written by dnntrain: it has no description", "dnntrain export RUN --format pt2"
     )
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise CheckpointError if files of the archive are compressed, or larger together than the archive."""
+    entries = archive.infolist()
+    if (
+        any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        or sum(entry.file_size for entry in entries) > path.stat().st_size
+    ):
+        raise CheckpointError(
+            f"{path} was not written by dnntrain: files inside it are compressed", "dnntrain export RUN --format pt2"
+        )
 
 
 def _check_listed(folder: Path, manifest: Manifest) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,36 @@ def test_a_manifest_must_list_the_model_file(alone: Folder, capsys: Capture) -> 
 def test_a_program_that_is_no_archive_is_refused_even_where_trusted(tmp_path: Path) -> None:
     (tmp_path / "junk.pt2").write_bytes(b"junk")
     assert main(["eval", str(tmp_path / "junk.pt2"), "--trust"]) == 5
+
+
+def write_archive(file: Path, compression: int = zipfile.ZIP_STORED, content: bytes = b"{}") -> bytearray:
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("archive/extra/dnntrain.json", content)
+    return bytearray(file.read_bytes())
+
+
+def test_a_small_archive_of_many_bytes_is_not_unpacked(tmp_path: Path, capsys: Capture) -> None:
+    write_archive(tmp_path / "model.pt2", zipfile.ZIP_DEFLATED, bytes(2**26))
+    assert (tmp_path / "model.pt2").stat().st_size < 10**5
+    tracemalloc.start()
+    assert main(["eval", str(tmp_path / "model.pt2")]) == 5
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25
+    assert "files inside it are compressed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99)])
+def test_an_encrypted_archive_and_one_of_an_unknown_method_are_damaged(
+    place: int, value: int, tmp_path: Path, capsys: Capture
+) -> None:
+    data = write_archive(tmp_path / "model.pt2")
+    # The flags and the method of the only file, in its own header and in the list of files.
+    for start in (0, data.index(b"PK\x01\x02") + 2):
+        data[start + place] = value
+    (tmp_path / "model.pt2").write_bytes(data)
+    assert main(["eval", str(tmp_path / "model.pt2")]) == 5
+    assert "this is a bug" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
