@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import wave
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.decode import check_regular_file
 from dnntrain.input.file_source import FileSource
+from dnntrain.input.wav_file import read_header
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.rng import Key
 
@@ -38,23 +38,25 @@ def read_sound(path: Path, sample_rate: int) -> NDArray[np.float32]:
 
     PCM of 8, 16, 24 and 32 bits is read. Raises DataError, which names the file, for everything else.
     """
-    check_regular_file(path)
+    status = check_regular_file(path)
     try:
-        with path.open("rb") as stream, wave.open(stream) as file:
-            channels, width, rate, count = file.getparams()[:4]
-            if not rate or not channels or count > rate * _MAX_SECONDS:
-                raise DataError(f"{path}: {count} samples at {rate} Hz; the limit is one hour", _REMOVE_HINT)
-            data = file.readframes(count)
+        with path.open("rb") as stream:
+            header = read_header(stream)
+            if header.frames > header.rate * _MAX_SECONDS:
+                raise DataError(
+                    f"{path}: {header.frames} samples at {header.rate} Hz; the limit is one hour", _REMOVE_HINT
+                )
+            # Memory is taken for the bytes that the file has, not for those that it claims.
+            data = stream.read(min(header.frames * header.frame_bytes, status.st_size))
     except DataError:
         raise
-    except (wave.Error, EOFError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        reason = str(error) or "it ends too early"
-        raise DataError(f"{path}: is not a WAV file of PCM ({reason})", _REMOVE_HINT) from None
-    usable = len(data) - len(data) % (width * channels)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not a WAV file of PCM ({error})", _REMOVE_HINT) from None
+    usable = len(data) - len(data) % header.frame_bytes
     if not usable:
         raise DataError(f"{path}: has no samples", _REMOVE_HINT)
-    values = _decode_pcm(data[:usable], width, path).reshape(-1, channels).mean(axis=1)
-    return resample(values, rate, sample_rate).astype(np.float32)
+    values = _decode_pcm(data[:usable], header.width, path).reshape(-1, header.channels).mean(axis=1)
+    return resample(values, header.rate, sample_rate).astype(np.float32)
 
 
 def _decode_pcm(data: bytes, width: int, path: Path) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,44 @@ def test_every_depth_is_the_same_sound(width: int, error: float, tmp_path: Path)
     for channels in (1, 2):
         read = read_sound(write_wav(tmp_path / "a.wav", values, width, channels=channels), 8000)
         assert np.abs(read - values).max() < error
+
+
+def make_extensible(path: Path, guid_tag: int = 1) -> Path:
+    """Rewrite the header of a WAV file as a recorder of 24 bits does: in the extensible format."""
+    data = path.read_bytes()
+    form = data[20:36]
+    valid_bits = form[14:16]
+    guid = guid_tag.to_bytes(2, "little") + bytes.fromhex("000000001000800000aa00389b71")
+    chunk = b"\xfe\xff" + form[2:] + (22).to_bytes(2, "little") + valid_bits + bytes(4) + guid
+    extra = b"LIST" + (3).to_bytes(4, "little") + b"abc\0"  # an odd chunk, which is padded
+    body = b"WAVEfmt " + len(chunk).to_bytes(4, "little") + chunk + extra + data[36:]
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    return path
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_the_extensible_format_is_the_same_sound(width: int, tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(440), width, channels=2)
+    plain = read_sound(path, 8000)
+    assert np.array_equal(read_sound(make_extensible(path), 8000), plain)
+    assert len(plain) == 2000
+
+
+def test_the_extensible_format_of_floats_is_not_read_as_integers(tmp_path: Path) -> None:
+    path = make_extensible(write_wav(tmp_path / "a.wav", tone(440), 4), guid_tag=3)
+    with pytest.raises(DataError, match=r"is not a WAV file of PCM \(format 3\)"):
+        read_sound(path, 8000)
+
+
+def test_a_claim_of_more_samples_takes_no_memory(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(440))
+    data = bytearray(path.read_bytes())
+    data[24:28], data[40:44] = (2**21).to_bytes(4, "little"), (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    assert len(read_sound(path, 2**21)) == 2000
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_another_rate_is_resampled() -> None:
