@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 from dnntrain.errors import DataError
 from dnntrain.inference.predict import predict_files
 from dnntrain.utils.csv_text import format_csv_line
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.streams import SafeStream
 from dnntrain.utils.terminal_text import clean_line
 
@@ -46,7 +46,7 @@ def write_predictions(
         run, images, num_classes, lambda file, error: unreadable.append(error), progress=progress, **options
     ):
         if output_format == "jsonl":
-            print(json.dumps(row), file=stream)
+            print(format_json(row), file=stream)
         else:
             cells = _list_cells(row)
             if not rows:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dnntrain.errors import ConfigError
 from dnntrain.pipeline.page import write_pipeline_report
 from dnntrain.pipeline.points import choose_point, describe_point, parse_latency, read_measurements
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.suggest import format_path
 
 
@@ -21,8 +21,8 @@ def answer_pipeline(folder: Path, output: Path | None, max_latency: str | None, 
         raise ConfigError(f"the pipeline in {format_path(folder)} is not finished", "finish it with its command")
     page = write_pipeline_report(folder, measurements, output)
     if max_latency is None:
-        return json.dumps({"report": str(page)}) if as_json else format_path(page)
+        return format_json({"report": str(page)}) if as_json else format_path(page)
     point = choose_point(measurements, parse_latency(max_latency), batch)
     if as_json:
-        return json.dumps({"report": str(page), "take": point.as_json(), "path": str(folder / point.path)})
+        return format_json({"report": str(page), "take": point.as_json(), "path": str(folder / point.path)})
     return f"take {describe_point(measurements, point, folder)}\n{format_path(page)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from dnntrain.checkpoint.digests import compute_bytes_digest
 from dnntrain.pipeline.prepare import Pipeline
 from dnntrain.pipeline.stage_runs import StageRun, digest_exports, find_stale, read_record, read_stage_status
 from dnntrain.report.format import format_short
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.sealed_json import read_intact_json, read_sealed_json, write_sealed_json
 from dnntrain.utils.units import format_seconds
 
@@ -67,7 +67,7 @@ def format_plan(pipeline: Pipeline, as_json: bool) -> str:
     """Return the stages in order: sources, status, and the settings of each."""
     rows = [_describe_run(run) for run in pipeline.runs]
     if as_json:
-        return json.dumps({"name": pipeline.name, "folder": str(pipeline.folder), "runs": rows}, indent=1)
+        return format_json({"name": pipeline.name, "folder": str(pipeline.folder), "runs": rows}, indent=1)
     lines = [f"pipeline {pipeline.name} in {pipeline.folder}"]
     for number, (run, row) in enumerate(zip(pipeline.runs, rows, strict=True), 1):
         source = "".join(f", {option} from {source.label}" for option, source in run.inputs.items())
@@ -86,7 +86,7 @@ def format_status(pipeline: Pipeline, as_json: bool) -> str:
     digest = read_listing(pipeline.folder).get("digest")
     if as_json:
         value = {"name": pipeline.name, "folder": str(pipeline.folder), "runs": rows, "stale": stale, "digest": digest}
-        return json.dumps(value, indent=1)
+        return format_json(value, indent=1)
     num_done = sum(row["status"] == "done" for row in rows)
     width = max(len(run.label) for run in pipeline.runs)
     lines = [f"pipeline {pipeline.name} in {pipeline.folder}: {num_done} of {len(rows)} done"]

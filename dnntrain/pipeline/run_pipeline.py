@@ -5,7 +5,6 @@ The same line again skips finished stages and resumes an interrupted one.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from dnntrain.run.directory import lock_folder
 from dnntrain.sweep.grid import Combination
 from dnntrain.sweep.prepare import prepare_trial
 from dnntrain.sweep.train_trial import train_trial
+from dnntrain.utils.json_files import format_json
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PipelineResult:
             "certificate": str(self.certificate),
             "points": [point.as_json() for point in self.measurements.points],
         }
-        return json.dumps(value, indent=1)
+        return format_json(value, indent=1)
 
 
 def run_pipeline(pipeline: Pipeline, display_mode: str) -> PipelineResult:

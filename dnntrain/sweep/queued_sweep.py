@@ -36,7 +36,7 @@ from dnntrain.sweep.sweep_directory import (
 from dnntrain.sweep.trial_list import write_list
 from dnntrain.sweep.trial_text import list_best, summarize_trial
 from dnntrain.utils.files import make_folder, write_text
-from dnntrain.utils.json_files import read_json, write_json
+from dnntrain.utils.json_files import format_json, read_json, write_json
 from dnntrain.utils.terminal_text import clean_line
 from dnntrain.utils.units import pluralize
 from dnntrain.utils.world import World
@@ -171,7 +171,7 @@ def format_queue(
     `with_script` adds the batch script of the next job to the lines.
     """
     if as_json:
-        return json.dumps([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
+        return format_json([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
     trials = _add_metric_infos(sweep.trials, statuses)
     best = list_best(trials, statuses)
     width = max(len(trial.label) for trial in trials)

@@ -5,7 +5,6 @@ The same command again skips finished trials and resumes interrupted ones.
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from dnntrain.sweep.progress_table import make_progress_table
 from dnntrain.sweep.sweep_directory import RESULTS_FILE, TrialStatus, freeze_trial, read_status, result_row
 from dnntrain.sweep.trial_list import write_list
 from dnntrain.sweep.trial_runner import TrialRunner
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.units import pluralize
 
 
@@ -59,7 +59,7 @@ def make_stop_error(signal_number: int, text: str) -> Stopped:
 def format_results(sweep: Sweep, statuses: Sequence[TrialStatus], as_json: bool) -> str:
     """Return the path of the table of results, or its rows as JSON."""
     if as_json:
-        return json.dumps([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
+        return format_json([result_row(*pair) for pair in zip(sweep.trials, statuses, strict=True)], indent=1)
     return str(sweep.folder / RESULTS_FILE)
 
 
@@ -68,7 +68,7 @@ def format_listing(sweep: Sweep, as_json: bool) -> str:
     statuses = [read_status(trial) for trial in sweep.trials]
     if as_json:
         rows = [{**result_row(*pair), "words": pair[0].words} for pair in zip(sweep.trials, statuses, strict=True)]
-        return json.dumps({"folder": str(sweep.folder), "at_once": len(sweep.resource_sets), "trials": rows}, indent=1)
+        return format_json({"folder": str(sweep.folder), "at_once": len(sweep.resource_sets), "trials": rows}, indent=1)
     resources = sweep.resource_sets[0]
     cores = pluralize(len(list_cores()), "core")
     share = f"devices {','.join(resources.devices)}" if resources.devices else f"{len(resources.cores)} of {cores}"

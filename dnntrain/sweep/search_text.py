@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 
 from dnntrain.display.base import format_metric
@@ -11,6 +10,7 @@ from dnntrain.sweep.prepare_search import Search
 from dnntrain.sweep.run_search import SearchState
 from dnntrain.sweep.search_results import choose_winner, list_told_results
 from dnntrain.sweep.sweep_directory import RESULTS_FILE, STOPPED_EARLY, result_row
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.units import pluralize
 from dnntrain.utils.words import add_config_dir
 
@@ -21,7 +21,7 @@ def format_search(state: SearchState, as_json: bool) -> str:
     if not as_json:
         return str(search.folder / RESULTS_FILE)
     winner = choose_winner(state.log, search.metrics)
-    return json.dumps(
+    return format_json(
         {
             "folder": str(search.folder),
             "metrics": [metric.name for metric in search.metrics],
@@ -39,7 +39,7 @@ def format_plan(search: Search, as_json: bool) -> str:
     identity = dict(search.identity or {})
     values = {"folder": str(search.folder), "at_once": len(search.resource_sets), "trials": search.num_trials}
     if as_json:
-        return json.dumps({**values, **identity}, indent=1)
+        return format_json({**values, **identity}, indent=1)
     count = "every combination" if search.num_trials is None else pluralize(search.num_trials, "trial")
     lines = [f"--search {search.options.search}: {count}, {len(search.resource_sets)} at once: {search.folder}"]
     for dimension in search.space.dimensions:

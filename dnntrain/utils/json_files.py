@@ -23,6 +23,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, data)
 
 
+def format_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as the text that a command prints: JSON that every program reads, so without NaN."""
+    return json.dumps(to_strict_json(value), indent=indent, allow_nan=False)
+
+
 def to_strict_json(value: Any) -> Any:
     """Return `value` as strict JSON.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import get_args
@@ -10,6 +9,7 @@ from typing import get_args
 from dnntrain.cli.parser import Arguments
 from dnntrain.inference.option_values import BenchRuntime
 from dnntrain.inference.run_args import check_model
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.world import check_is_alone
 
 
@@ -52,7 +52,7 @@ def run(arguments: Arguments) -> int:
     write_files(results, options["csv"], options["picture"])
     if arguments.json:
         machine = {"cpu": hardware.cpu_model, "features": hardware.cpu_features, "threads": threads}
-        print(json.dumps({"machine": machine, "models": [result.as_json(results[0]) for result in results]}))
+        print(format_json({"machine": machine, "models": [result.as_json(results[0]) for result in results]}))
     else:
         print(f"{hardware.cpu_model}, {threads} threads, features: {' '.join(hardware.cpu_features) or 'none known'}\n")
         print(format_table(results))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import get_run_path
-from dnntrain.utils.json_files import to_strict_json
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -32,7 +31,7 @@ def run(arguments: Arguments) -> int:
 
     result = bisect_runs(good, bad, options, folders[-1] if folders else None, say)
     if arguments.json:
-        print(json.dumps(to_strict_json(result.as_json())))
+        print(format_json(result.as_json()))
     else:
         print(*format_bisection(result), sep="\n")
     return 0

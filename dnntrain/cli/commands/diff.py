@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from dnntrain.cli.parser import Arguments
-from dnntrain.utils.json_files import to_strict_json
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -18,7 +16,7 @@ def run(arguments: Arguments) -> int:
     options = arguments.options
     diff = diff_runs((first, second), replay=options["replay"], max_steps=options["steps"], trust=options["trust"])
     if arguments.json:
-        print(json.dumps({"a": str(first), "b": str(second), **to_strict_json(diff.as_json())}))
+        print(format_json({"a": str(first), "b": str(second), **diff.as_json()}))
     else:
         print("\n".join(format_diff(diff, (first, second))))
     return 0

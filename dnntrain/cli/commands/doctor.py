@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.run.doctor import run_checks
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
     """Print the result of every check. Return 1 if one of them is a fault."""
     checks = run_checks()
     if arguments.json:
-        print(json.dumps([asdict(check) for check in checks], indent=1))
+        print(format_json([asdict(check) for check in checks], indent=1))
     else:
         for check in checks:
             mark = {"ok": "  ", "note": "- ", "fault": "! "}[check.level]

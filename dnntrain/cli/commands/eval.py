@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.inference.run_args import check_model
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -23,7 +23,7 @@ def run(arguments: Arguments) -> int:
         write_unfinished_model(Path(path), arguments.overrides, options["trust"])
         split, values = evaluate_run(Path(path), arguments.overrides, options["split"], options["trust"], renames)
         if arguments.json:
-            print(json.dumps({"run": path, "split": split, **values}))
+            print(format_json({"run": path, "split": split, **values}))
         else:
             names = sorted(values.keys() - {"examples"}, key=lambda name: (name == "loss", name))
             texts = [f"{name} {values[name]:.4f}" for name in names]

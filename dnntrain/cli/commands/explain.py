@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.explain.option_values import check_numbers_path, split_example_words
 from dnntrain.inference.run_args import check_model
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.suggest import format_path
 from dnntrain.utils.world import World
 
@@ -30,7 +30,6 @@ def run(arguments: Arguments) -> int:
     from dnntrain.explain.work import ExplainOptions
     from dnntrain.report import check_page_path
     from dnntrain.run.unfinished import write_unfinished_model
-    from dnntrain.utils.json_files import to_strict_json
     from dnntrain.utils.sealed_json import write_sealed_json
 
     page = check_numbers_path(check_page_path(options["path"]))
@@ -54,5 +53,5 @@ def run(arguments: Arguments) -> int:
     values = explanation.as_json()
     write_sealed_json(page.with_suffix(".json"), values)
     write_page(page, explanation)
-    print(json.dumps(to_strict_json({**values, "page": str(page)})) if arguments.json else format_path(page))
+    print(format_json({**values, "page": str(page)}) if arguments.json else format_path(page))
     return 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.export.manifest import check_target
 from dnntrain.inference.run_args import check_model
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -37,5 +37,5 @@ def run(arguments: Arguments) -> int:
         trust=options["trust"],
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
-    print(json.dumps(summarize_export(manifest, target)) if arguments.json else target)
+    print(format_json(summarize_export(manifest, target)) if arguments.json else target)
     return 0

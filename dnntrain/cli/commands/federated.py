@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.errors import ConfigError
 from dnntrain.planning.checks.early import decode_new_run
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.world import World
 
 
@@ -22,7 +22,7 @@ def run(arguments: Arguments) -> int:
 
     files = write_flower_app(config, folder)
     if arguments.json:
-        print(json.dumps({"files": [str(file) for file in files]}))
+        print(format_json({"files": [str(file) for file in files]}))
     else:
         print(*files, sep="\n")
     return 0

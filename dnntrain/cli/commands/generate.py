@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_model
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.terminal_text import clean_text
 
 
@@ -48,7 +48,7 @@ def run(arguments: Arguments) -> int:
         on_text=write,
     )
     if arguments.json:
-        print(json.dumps(generation.as_json()))
+        print(format_json(generation.as_json()))
     elif streams:
         print(clean_text("".join(shown)))
     else:

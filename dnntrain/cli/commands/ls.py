@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from dnntrain.cli.choice_listing import describe_choice, describe_group, list_groups
@@ -10,6 +9,7 @@ from dnntrain.cli.parser import Arguments
 from dnntrain.config.groups import GROUPS
 from dnntrain.config.registry import load_registry
 from dnntrain.errors import ConfigError
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.suggest import did_you_mean
 
 
@@ -26,5 +26,5 @@ def run(arguments: Arguments) -> int:
         description, lines = describe_group(choice_registry, words[0])
     else:
         description, lines = describe_choice(choice_registry.get_choice(words[0], words[1]))
-    print(json.dumps(description, indent=1) if arguments.json else "\n".join(lines))
+    print(format_json(description, indent=1) if arguments.json else "\n".join(lines))
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.prove.modes import choose_mode, split_settings
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -45,7 +45,7 @@ def run(arguments: Arguments) -> int:
         report = comparison.folder / "report.html"
     if arguments.json:
         values = [result.as_json() for result in results]
-        print(json.dumps(values if mode == "sweep" else values[0], indent=1))
+        print(format_json(values if mode == "sweep" else values[0], indent=1))
     else:
         print(format_text(results), *([report] if report else []), sep="\n")
     return EXIT_CODES[results[0].verdict.verdict] if given["exit_code"] and mode != "sweep" else 0

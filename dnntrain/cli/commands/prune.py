@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
 from dnntrain.inference.run_args import check_model
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -30,7 +30,7 @@ def run(arguments: Arguments) -> int:
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
     if arguments.json:
-        print(json.dumps(measurement.as_json()))
+        print(format_json(measurement.as_json()))
     else:
         print(*format_sensitivity(measurement), sep="\n")
     return 0

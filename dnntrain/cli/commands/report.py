@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
@@ -12,6 +11,7 @@ from dnntrain.pipeline.listing import is_pipeline_folder
 from dnntrain.prove.noise import render_noise
 from dnntrain.report.best_runs import select_best_runs
 from dnntrain.sweep.run_directories import find_run_directories
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.suggest import format_path
 
 #: The page of all trials of a sweep, in its folder.
@@ -47,5 +47,5 @@ def run(arguments: Arguments) -> int:
     # A sweep may have a thousand trials; runs that are named one by one are never left out.
     shown, note = select_best_runs(paths) if len(paths) > len(words) else (paths, "")
     page = write_report(shown, output, verdicts, note)
-    print(json.dumps({"report": str(page)}) if arguments.json else format_path(page))
+    print(format_json({"report": str(page)}) if arguments.json else format_path(page))
     return 0

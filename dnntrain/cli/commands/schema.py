@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.json_schema import make_json_schema
 from dnntrain.config.registry import load_registry
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
     """Print the schema of the installed choices."""
-    print(json.dumps(make_json_schema(load_registry(arguments.config_dir)), indent=1))
+    print(format_json(make_json_schema(load_registry(arguments.config_dir)), indent=1))
     return 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from dnntrain.cli.parser import Arguments
 from dnntrain.run.slurm_job import compose_job, preview_job, submit_job
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.words import add_config_dir
 
 
@@ -19,8 +18,8 @@ def run(arguments: Arguments) -> int:
         arguments.tuned.check_without_session(config)
     if arguments.options["dry_run"]:
         script = preview_job(config)
-        print(json.dumps({"script": script}) if arguments.json else script.rstrip("\n"))
+        print(format_json({"script": script}) if arguments.json else script.rstrip("\n"))
         return 0
     job = submit_job(config, add_config_dir(arguments.config_dir, overrides))
-    print(json.dumps(job) if arguments.json else job["run_dir"])
+    print(format_json(job) if arguments.json else job["run_dir"])
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import ConfigError
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -36,7 +36,7 @@ def run(arguments: Arguments) -> int:
         progress=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
     if arguments.json:
-        print(json.dumps({"path": str(options["path"]), **{key: summary[key] for key in ("documents", "tokens")}}))
+        print(format_json({"path": str(options["path"]), **{key: summary[key] for key in ("documents", "tokens")}}))
     else:
         print(options["path"])
     return 0

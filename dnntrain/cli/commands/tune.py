@@ -5,7 +5,6 @@ It changes nothing. The line to use next is on stdout, the measurements are on s
 
 from __future__ import annotations
 
-import json
 import sys
 
 from dnntrain.cli.command_table import COMMANDS
@@ -16,6 +15,7 @@ from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.tune.search import check_bounds, tune
 from dnntrain.tune.speed_line import check_speed_line
 from dnntrain.tune.summary import format_result
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.world import World, check_is_alone
 
 
@@ -35,7 +35,7 @@ def run(arguments: Arguments) -> int:
         return 0
     if not arguments.quiet and not arguments.json:
         print(format_result(target, result), file=sys.stderr)
-    print(json.dumps(result) if arguments.json else result["line"])
+    print(format_json(result) if arguments.json else result["line"])
     return 0
 
 
@@ -51,5 +51,5 @@ def _tune_speed(arguments: Arguments) -> int:
             print(text, file=sys.stderr)
 
     tuned = answer_line(config, goal, arguments.overrides, arguments.config_dir, options, say)
-    print(json.dumps(dict(tuned.evidence)) if arguments.json else " ".join(tuned.words))
+    print(format_json(dict(tuned.evidence)) if arguments.json else " ".join(tuned.words))
     return 0

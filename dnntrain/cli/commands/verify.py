@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.errors import CheckpointError
 from dnntrain.pipeline.verify import as_json, is_verified, read_certificate, verify_certificate
+from dnntrain.utils.json_files import format_json
 
 
 def run(arguments: Arguments) -> int:
@@ -23,7 +23,7 @@ def run(arguments: Arguments) -> int:
         say=lambda text: None if arguments.quiet else print(text, file=sys.stderr),
     )
     if arguments.json:
-        print(json.dumps(as_json(checks), indent=1))
+        print(format_json(as_json(checks), indent=1))
     else:
         print(*checks, "verified" if is_verified(checks) else "NOT verified", sep="\n")
     return 0 if is_verified(checks) else CheckpointError.exit_code

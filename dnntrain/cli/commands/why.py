@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.planning.checks.early import decode_new_run
+from dnntrain.utils.json_files import format_json
 from dnntrain.utils.world import World, check_is_alone
 
 
@@ -35,7 +35,7 @@ def run(arguments: Arguments) -> int:
         write_json(path / WHY_FILE, result.as_json())
         say(f"kept in {path / WHY_FILE}; dnntrain report {path} shows it")
     if arguments.json:
-        print(json.dumps(result.as_json()))
+        print(format_json(result.as_json()))
     else:
         print(*format_why(result), sep="\n")
     return 0
