@@ -9,7 +9,10 @@ import pytest
 import torch
 from methods import SCENES
 from short_runs import broken_off, result, trained
+from small_texts import RUN as TEXT_RUN
+from small_texts import write_texts
 
+import dnntrain
 from dnntrain import evaluate, load, predict
 from dnntrain.cli.main import main
 from dnntrain.errors import ConfigError, DivergedError
@@ -73,14 +76,17 @@ def test_its_model_follows_the_run(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["bench", "export", "predict"])
+@pytest.mark.parametrize("command", ["bench", "explain", "export", "predict", "prune"])
 def test_every_command_that_reads_a_run_takes_it(
     command: str, killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from PIL import Image
 
     Image.new("L", (8, 8)).save(tmp_path / "picture.png")
+    shutil.copytree(killed, tmp_path / "other")
     words = {
+        "explain": ["explain", str(killed), "--count", "1", "--against", str(tmp_path / "other")],
+        "prune": ["prune", str(killed), "--sensitivity"],
         "predict": ["predict", str(killed), str(tmp_path / "picture.png")],
         "export": ["export", str(killed), "--format", "safetensors"],
         "bench": ["bench", str(killed), "--rounds", "1", "--seconds", "0.01", "--batches", "1"],
@@ -88,6 +94,25 @@ def test_every_command_that_reads_a_run_takes_it(
     assert main(words[command]) == 0
     assert len(predict(killed, [tmp_path / "picture.png"])) == 1
     assert "is not done" in capsys.readouterr().err
+
+
+def test_every_command_that_checks_a_model_writes_that_of_an_unfinished_run() -> None:
+    for file in (Path(dnntrain.__file__).parent / "cli" / "commands").glob("*.py"):
+        text = file.read_text()
+        if "check_model(" in text:
+            assert "write_unfinished_model(" in text or "export_trained(" in text, file
+
+
+@pytest.mark.slow
+def test_a_language_model_that_is_not_done_generates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main([*TEXT_RUN, f"data.path={write_texts(tmp_path / 'texts')}", f"run_dir={run}", "--quiet"]) == 0
+    for name in ("result.json", "model.safetensors", "config.json"):
+        (run / name).unlink()
+    assert main(["generate", str(run), "--prompt", "Ada", "--tokens", "3"]) == 0
+    captured = capsys.readouterr()
+    assert "is not done" in captured.err
+    assert "Ada" in captured.out
 
 
 @pytest.mark.slow

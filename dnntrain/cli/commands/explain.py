@@ -36,6 +36,8 @@ def run(arguments: Arguments) -> int:
     page = page or (path if path.is_dir() else path.parent) / "explain.html"
     with join_map_share(world) as share:
         share.run_on_main("model", lambda: write_unfinished_model(path, arguments.overrides, options["trust"]))
+        if (other := options["against"]) is not None:
+            share.run_on_main("other model", lambda: write_unfinished_model(other, (), options["trust"]))
         explanation = explain_model(
             path,
             arguments.overrides,

@@ -24,10 +24,11 @@ def run(arguments: Arguments) -> int:
     check_model(run_path, arguments.overrides)
     from dnntrain.inference.generate import generate_text
     from dnntrain.nn.generation import Sampling
+    from dnntrain.run.unfinished import write_unfinished_model
 
+    write_unfinished_model(run_path, arguments.overrides, options["trust"])
     # Several texts would mix on the terminal: each is printed when all are complete.
     streams = not arguments.json and options["samples"] == 1
-
     shown = [options["prompt"]]
 
     def write(sample: int, text: str) -> None:

@@ -21,7 +21,9 @@ def run(arguments: Arguments) -> int:
         )
     check_model(path, arguments.overrides)
     from dnntrain.inference.sensitivity import format_sensitivity, measure_sensitivity
+    from dnntrain.run.unfinished import write_unfinished_model
 
+    write_unfinished_model(path, arguments.overrides, options["trust"])
     measurement = measure_sensitivity(
         path,
         arguments.overrides,
