@@ -18,3 +18,6 @@ Criterion = Literal["magnitude", "random", "fpgm", "bn_scale", "lamp"]
 PredictionFormat = Literal["csv", "jsonl"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
+
+#: The options of data sets that name a folder or a file.
+DATA_PLACES = ("root", "file", "test_file", "path", "test_path", "classes")

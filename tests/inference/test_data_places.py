@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from dnntrain.cli.command_table import COMMANDS
 from dnntrain.config.conf_folder import find_conf_folder
 from dnntrain.config.registry import load_registry
 from dnntrain.inference.data_root import remove_places, restore_data_root
@@ -22,6 +23,18 @@ def test_every_option_that_names_a_file_or_a_folder_is_left_out(name: str) -> No
     constants = load_registry().get_choice("data", name).schema.constants
     places = set(PLACE.findall(text)) | ({"root"} if re.search("^root:", text, re.MULTILINE) else set())
     assert set(constants.get("place_options", ())) == places
+
+
+def test_verify_takes_the_place_of_every_data_set() -> None:
+    registry = load_registry()
+    places = {
+        f"data.{place}"
+        for name in registry.list_names("data")
+        for place in registry.get_choice("data", name).schema.constants.get("place_options", ())
+    }
+    settings = COMMANDS["verify"].settings
+    assert settings is not None
+    assert {*settings} == {*places, "data.download"}
 
 
 def test_the_place_of_a_language_model_is_left_out() -> None:

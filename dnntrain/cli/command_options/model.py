@@ -10,7 +10,14 @@ from dnntrain.cli.options import Option
 from dnntrain.config.fields import NonNegative, NonNegativeInt, PositiveInt, Range, RefusedWords
 from dnntrain.explain.option_values import MAX_COUNT, MapName
 from dnntrain.export.format_names import FORMAT_NAMES
-from dnntrain.inference.option_values import BenchRuntime, Criterion, ExportRuntime, PredictionFormat, Split
+from dnntrain.inference.option_values import (
+    DATA_PLACES,
+    BenchRuntime,
+    Criterion,
+    ExportRuntime,
+    PredictionFormat,
+    Split,
+)
 
 #: mypy cannot list the files of a folder.
 _Format: Any = Annotated[
@@ -236,6 +243,6 @@ MODEL_COMMANDS: dict[str, Command] = {
         "FILE is a certificate or its folder. Compares files, data, metric and latency, and says what differs. "
         "The exit code is 5 if a file was altered, or if data or metric do not hold.",
         options=(Option("timing", "skip the measurement of latency", default=True), TRUST, JSON),
-        settings=("data.root", "data.download"),
+        settings=(*(f"data.{name}" for name in DATA_PLACES), "data.download"),
     ),
 }
