@@ -88,12 +88,21 @@ def match_columns(dataset: DataSet, inputs: InputSpec) -> DataSet:
 
 
 def match_values(dataset: DataSet, targets: TargetSpec) -> DataSet:
-    """Return the data set with labels in the order of the model, or numbers standardized as its targets are.
+    """Return the data set with the labels of the model, or numbers standardized as its targets are.
 
-    Raises DataError if the targets have other names.
+    Examples that list their labels may lack some of the model's. Raises DataError if the targets have
+    other names.
     """
     if dataset.targets == targets:
         return dataset
+    if dataset.lists_labels and set(dataset.targets.names) <= set(targets.names):
+        places = [targets.names.index(name) for name in dataset.targets.names]
+        return replace(
+            dataset,
+            train=_spread_labels(dataset.train, places, len(targets.names)),
+            test=_spread_labels(dataset.test, places, len(targets.names)),
+            targets=targets,
+        )
     if dataset.targets.names != targets.names:
         raise DataError(
             f"the model predicts {', '.join(targets.names)}; the data have {', '.join(dataset.targets.names)}",
@@ -106,3 +115,11 @@ def match_values(dataset: DataSet, targets: TargetSpec) -> DataSet:
         matched.labels = (numbers - np.array(targets.mean)) / np.array(targets.std)
         sources.append(matched)
     return replace(dataset, train=sources[0], test=sources[1], targets=targets)
+
+
+def _spread_labels(source: Source, places: Sequence[int], count: int) -> Source:
+    """Return the source with its labels, float32 [n, labels], at `places` among `count` labels."""
+    matched = copy.copy(source)
+    matched.labels = np.zeros((len(source.labels), count), dtype=np.float32)
+    matched.labels[:, places] = source.labels
+    return matched

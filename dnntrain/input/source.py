@@ -59,6 +59,7 @@ class DataSet:
     val_index      the examples of `train` that are the validation split; None: a part is held out
     has_test_part  False if `test` is a part held out of one set
     notes          remarks about the data for the plan
+    lists_labels   whether an example names its labels, and so lacks every other label
     """
 
     train: Source
@@ -69,6 +70,7 @@ class DataSet:
     val_index: Index | None = None
     has_test_part: bool = True
     notes: tuple[str, ...] = ()
+    lists_labels: bool = False
 
 
 class ArraySource:

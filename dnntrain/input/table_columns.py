@@ -25,11 +25,11 @@ def check_column_names(table: Table, names: Sequence[str], key: str) -> None:
             raise DataError(f"{key}={name}: {table.path} does not have this column", did_you_mean(name, table.names))
 
 
-def find_input_columns(table: Table, names: Sequence[str]) -> tuple[Column, ...]:
+def find_input_columns(table: Table, names: Sequence[str], has_categories_of_model: bool = False) -> tuple[Column, ...]:
     """Return the columns that a model reads, found in the rows of `table`.
 
-    A number with missing values has a column IS_MISSING behind it. Raises DataError if a column has no
-    value, or too many different texts for categories.
+    A number with missing values has a column IS_MISSING behind it. Raises DataError if there is no column,
+    or if one has too many different texts for categories, unless a model with its own categories reads it.
     """
     if not names:
         raise DataError(f"{table.path} has no column besides the targets", "name a table with inputs")
@@ -46,7 +46,7 @@ def find_input_columns(table: Table, names: Sequence[str]) -> tuple[Column, ...]
         if len(categories) > MAX_CATEGORIES or (len(categories) > 20 and 2 * len(categories) > len(values)):
             too_many.append(f"{name} has {len(categories)} different texts in {len(values)} rows")
         columns.append(Column(name, ColumnKind.CATEGORY, categories))
-    if too_many:
+    if too_many and not has_categories_of_model:
         names_text = ",".join(text.partition(" has ")[0] for text in too_many)
         raise DataError(
             f"{table.path}: {'; '.join(too_many)}: too many for categories",

@@ -12,28 +12,45 @@ from dnntrain.errors import DataError
 from dnntrain.input.table_columns import measure_moments
 from dnntrain.input.table_file import Table, parse_number, to_texts
 from dnntrain.protocols import TargetKind, TargetSpec
+from dnntrain.utils.messages import say_once
 from dnntrain.utils.units import pluralize
 
 #: Texts with more different values than this are not classes.
 MAX_CLASSES = 1000
 
 
-def find_target_spec(table: Table, names: Sequence[str], target_type: str) -> TargetSpec:
+def find_target_spec(table: Table, names: Sequence[str], target_type: str, held_out: Table | None = None) -> TargetSpec:
     """Return the form of the targets in the columns `names`.
 
     `target_type` is "number", "class", "labels" or "auto": several columns, or one of numbers, are numbers.
-    Raises DataError if a value is of another kind.
+    With `held_out`, the other rows, a trained model is evaluated: their classes count too, and one
+    class, or equal numbers, are enough. Raises DataError if a value is of another kind.
     """
+    tables = [table] if held_out is None else [table, held_out]
     if target_type == "labels":
-        return TargetSpec(_find_labels(table, names), TargetKind.LABELS)
+        return TargetSpec(_find_labels(tables, names), TargetKind.LABELS)
     if _is_class(table, names, target_type):
-        return _find_classes(table, names)
+        return _find_classes(tables, names)
     moments = [measure_moments(_get_numbers(table, name)) for name in names]
     for name, (_, _), values in zip(names, moments, (table.columns[name] for name in names), strict=True):
-        if len(np.unique(values)) < 2:
+        if len(np.unique(values)) < 2 and held_out is None:
             raise DataError(f"{table.path}: the target {name} has the same value in all rows", "name another target")
     means, stds = (tuple(column) for column in zip(*moments, strict=True))
     return TargetSpec(tuple(names), TargetKind.NUMBERS, means, stds)
+
+
+def drop_unlabeled(table: Table, names: Sequence[str], target_type: str) -> Table:
+    """Return the rows that have all targets, and say how many do not. Raises DataError if there are none."""
+    if target_type == "labels" and len(names) == 1:
+        return table  # a row without labels
+    is_missing = np.any([_is_missing(table, name) for name in names], axis=0)
+    if not is_missing.any():
+        return table
+    count, targets = int(is_missing.sum()), ", ".join(names)
+    if count == len(table):
+        raise DataError(f"{table.path}: no row has the target {targets}", "predict for them: dnntrain predict RUN FILE")
+    say_once(f"note: {table.path}: {pluralize(count, 'row')} without the target {targets} cannot be evaluated")
+    return table.select(np.flatnonzero(~is_missing))
 
 
 def check_targets(table: Table, names: Sequence[str], target_type: str) -> None:
@@ -90,14 +107,14 @@ def _split_labels(text: str) -> list[str]:
     return [label.strip() for label in text.split(";") if label.strip()]
 
 
-def _find_labels(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+def _find_labels(tables: Sequence[Table], names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the labels: of the columns, or the texts in one column."""
     if len(names) > 1:
         return tuple(names)
-    labels = sorted({label for text in to_texts(table.columns[names[0]]).tolist() for label in _split_labels(text)})
-    if not 1 <= len(labels) <= MAX_CLASSES:
+    labels = sorted({label for text in _list_texts(tables, names[0]) for label in _split_labels(text)})
+    if not (1 if len(tables) == 1 else 0) <= len(labels) <= MAX_CLASSES:
         raise DataError(
-            f"{table.path}: the target {names[0]} has {len(labels)} different labels; there must be 1 to {MAX_CLASSES}",
+            f"{tables[0].path}: the target {names[0]} has {len(labels)} different labels; there must be 1 to {MAX_CLASSES}",
             "separate the labels of a row by ;",
         )
     return tuple(labels)
@@ -119,21 +136,25 @@ def _make_label_rows(table: Table, names: Sequence[str], labels: Sequence[str]) 
     return rows
 
 
-def _find_classes(table: Table, names: Sequence[str]) -> TargetSpec:
+def _find_classes(tables: Sequence[Table], names: Sequence[str]) -> TargetSpec:
     if len(names) > 1:
         raise DataError(
             f"data.target=[{','.join(names)}] must be one column, since its values are classes",
             f"use data.target=[{names[0]}]",
         )
-    texts = to_texts(table.columns[names[0]]).tolist()
-    classes = sorted(set(texts), key=lambda text: (not text.replace(".", "").isdigit(), _to_number(text), text))
-    if not 2 <= len(classes) <= MAX_CLASSES:
+    texts = set(_list_texts(tables, names[0]))
+    classes = sorted(texts, key=lambda text: (not text.replace(".", "").isdigit(), _to_number(text), text))
+    if not (2 if len(tables) == 1 else 1) <= len(classes) <= MAX_CLASSES:
         raise DataError(
-            f"{table.path}: the target {names[0]} has {len(classes)} different values; "
+            f"{tables[0].path}: the target {names[0]} has {len(classes)} different values; "
             f"classes must be 2 to {MAX_CLASSES}",
             "name another target, or use data.target_type=number and task=regression",
         )
     return TargetSpec(tuple(classes))
+
+
+def _list_texts(tables: Sequence[Table], name: str) -> list[str]:
+    return [text for table in tables for text in to_texts(table.columns[name]).tolist()]
 
 
 def _to_number(text: str) -> float:
@@ -143,9 +164,13 @@ def _to_number(text: str) -> float:
         return 0.0
 
 
-def _check_no_missing(table: Table, name: str) -> None:
+def _is_missing(table: Table, name: str) -> NDArray[np.bool_]:
     values = table.columns[name]
-    is_missing = np.isnan(values) if table.is_number(name) else np.array([not text for text in values.tolist()])
+    return np.isnan(values) if table.is_number(name) else np.array([not text for text in values.tolist()])
+
+
+def _check_no_missing(table: Table, name: str) -> None:
+    is_missing = _is_missing(table, name)
     if is_missing.any():
         row = table.numbers[np.flatnonzero(is_missing)[0]]
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.input.table_columns import check_column_names, describe_columns, find_input_columns, make_input_spec
 from dnntrain.input.table_file import Table, to_texts
-from dnntrain.input.table_targets import check_targets, find_target_spec, make_labels
+from dnntrain.input.table_targets import check_targets, drop_unlabeled, find_target_spec, make_labels
 from dnntrain.protocols import DataChoice, DataFeature, InputKind
 from dnntrain.utils.rng import Key
 
@@ -57,14 +57,28 @@ class TableLayout:
     target_type: Literal["auto", "number", "class", "labels"] = "auto"
 
 
-def build_table(name: str, train: Table, test: Table | None, layout: TableLayout, test_fraction: float) -> DataSet:
+def build_table(
+    name: str,
+    train: Table,
+    test: Table | None,
+    layout: TableLayout,
+    test_fraction: float,
+    is_evaluation: bool = False,
+) -> DataSet:
     """Return the data set of `train`, of which a part is the test split if there is no `test`.
 
-    Columns, categories, means and deviations are those of the training rows.
+    Columns, categories, means and deviations are those of the training rows. With `is_evaluation` a
+    trained model judges the rows: those without a target are left out, and the columns are its own.
     """
+    if is_evaluation:
+        layout = replace(layout, group=layout.group if layout.group in train.columns else None)
     check_layout(train, layout.targets, layout.group)
-    check_column_names(train, layout.ignored, "data.ignore")
-    check_column_names(train, layout.categories, "data.categories")
+    if is_evaluation:
+        train = drop_unlabeled(train, layout.targets, layout.target_type)
+        test = None if test is None else drop_unlabeled(test, layout.targets, layout.target_type)
+    else:
+        check_column_names(train, layout.ignored, "data.ignore")
+        check_column_names(train, layout.categories, "data.categories")
     if test is not None:
         check_column_names(test, [column for column in train.names if column not in layout.ignored], "column")
     for table in filter(None, (train, test)):
@@ -73,10 +87,11 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
     digest = compute_digest([name, *layout.targets, *train.row_keys, *(() if test is None else test.row_keys)])
     has_test_part = test is not None
     if test is None:
-        train, test, keys = hold_out_rows(train, keys, test_fraction)
+        train, test, keys = hold_out_rows(train, keys, test_fraction, is_evaluation)
     unread = {*layout.targets, *layout.ignored, *([] if layout.group is None else [layout.group])}
-    columns = find_input_columns(train, [column for column in train.names if column not in unread])
-    targets = find_target_spec(train, layout.targets, layout.target_type)
+    names = [column for column in train.names if column not in unread]
+    columns = find_input_columns(train, names, has_categories_of_model=is_evaluation)
+    targets = find_target_spec(train, layout.targets, layout.target_type, test if is_evaluation else None)
     return DataSet(
         train=RowSource(train, columns, make_labels(train, layout.targets, targets), keys),
         test=RowSource(test, columns, make_labels(test, layout.targets, targets), test.row_keys),
@@ -85,7 +100,13 @@ def build_table(name: str, train: Table, test: Table | None, layout: TableLayout
         digest=digest,
         has_test_part=has_test_part,
         notes=tuple(describe_columns(train, columns)),
+        lists_labels=lists_labels(layout.targets, layout.target_type),
     )
+
+
+def lists_labels(targets: Sequence[str], target_type: str) -> bool:
+    """Return whether one column lists the labels of a row, which then lacks all others."""
+    return target_type == "labels" and len(targets) == 1
 
 
 def check_layout(table: Table, targets: Sequence[str], group: str | None) -> None:
@@ -95,13 +116,16 @@ def check_layout(table: Table, targets: Sequence[str], group: str | None) -> Non
         check_column_names(table, [group], "data.group")
 
 
-def hold_out_rows(table: Table, keys: Sequence[str], test_fraction: float) -> tuple[Table, Table, tuple[str, ...]]:
+def hold_out_rows(
+    table: Table, keys: Sequence[str], test_fraction: float, is_evaluation: bool = False
+) -> tuple[Table, Table, tuple[str, ...]]:
     """Return the training rows, the test rows, and the keys of the training rows.
 
-    The hash of a row's key decides. Raises DataError if one of the splits is empty.
+    The hash of a row's key decides. Raises DataError if one of the splits is empty, unless a trained model is
+    evaluated, which needs one row.
     """
     train, test = hold_out_by_name(keys, np.zeros(len(table), np.int64), test_fraction, _TEST_KEY)
-    if not len(test) or not len(train):
+    if not is_evaluation and (not len(test) or not len(train)):
         raise DataError(
             f"{table.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(train) else 'training'} row",
             "use a table with more rows, or another data.test_fraction",

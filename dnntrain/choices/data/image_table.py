@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnntrain.choices.data._image_files import ImageFiles
-from dnntrain.choices.data._table import check_layout, hold_out_rows
+from dnntrain.choices.data._table import check_layout, hold_out_rows, lists_labels
 from dnntrain.config.fields import Literal
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.file_source import FileSource
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.table_columns import check_column_names
 from dnntrain.input.table_file import Table, check_table_file, read_table, to_texts
-from dnntrain.input.table_targets import check_targets, find_target_spec, make_labels
+from dnntrain.input.table_targets import check_targets, drop_unlabeled, find_target_spec, make_labels
 from dnntrain.utils.units import pluralize
 
 
@@ -45,17 +45,26 @@ class ImageTable(ImageFiles):
         check_table_file(self._get_file())
 
     def build(self) -> DataSet:
+        return self._build()
+
+    def build_for_evaluation(self) -> DataSet:
+        return self._build(is_evaluation=True)
+
+    def _build(self, is_evaluation: bool = False) -> DataSet:
         file = self._get_file()
         is_text = self.target_type in ("class", "labels") and len(self.target) == 1
         table = read_table(file, (self.image, *(self.target if is_text else ())))
         check_column_names(table, [self.image], "data.image")
-        check_layout(table, self.target, self.group)
+        group = None if is_evaluation and self.group not in table.columns else self.group
+        check_layout(table, self.target, group)
+        if is_evaluation:
+            table = drop_unlabeled(table, self.target, self.target_type)
         check_targets(table, self.target, self.target_type)
         root = Path(self.root).expanduser() if self.root is not None else file.parent
         self._check_images(table, root)
-        keys = to_texts(table.columns[self.group or self.image]).tolist()
-        train, test, train_keys = hold_out_rows(table, keys, self.test_fraction)
-        targets = find_target_spec(train, self.target, self.target_type)
+        keys = to_texts(table.columns[group or self.image]).tolist()
+        train, test, train_keys = hold_out_rows(table, keys, self.test_fraction, is_evaluation)
+        targets = find_target_spec(train, self.target, self.target_type, test if is_evaluation else None)
         labels = {id(part): make_labels(part, self.target, targets) for part in (train, test)}
         return DataSet(
             train=self._make_source(train, root, labels[id(train)], train_keys),
@@ -66,6 +75,7 @@ class ImageTable(ImageFiles):
                 ["image_table", self.image, *self.target, *table.row_keys, *self._list_sizes(table, root)]
             ),
             has_test_part=False,
+            lists_labels=lists_labels(self.target, self.target_type),
         )
 
     def _get_file(self) -> Path:

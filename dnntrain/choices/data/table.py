@@ -39,9 +39,15 @@ class TableFile(TableData):
             check_table_file(file)
 
     def build(self) -> DataSet:
+        return self._build()
+
+    def build_for_evaluation(self) -> DataSet:
+        return self._build(is_evaluation=True)
+
+    def _build(self, is_evaluation: bool = False) -> DataSet:
         train, *tests = (read_table(file, self._list_text_columns()) for file in self._list_files())
         layout = TableLayout(self.target, self.ignore, self.categories, self.group, self.target_type)
-        return build_table("table", train, tests[0] if tests else None, layout, self.test_fraction)
+        return build_table("table", train, tests[0] if tests else None, layout, self.test_fraction, is_evaluation)
 
     def _list_files(self) -> list[Path]:
         if self.file is None:
