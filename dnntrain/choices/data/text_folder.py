@@ -64,9 +64,15 @@ class TextFolder(DataChoice):
             self._find_classes(folder)
 
     def build(self) -> DataSet:
+        return self._build(min_classes=2)
+
+    def build_for_evaluation(self) -> DataSet:
+        return self._build(min_classes=1)
+
+    def _build(self, min_classes: int) -> DataSet:
         layout = find_layout(find_data_root(self.root, "text_folder"), self._kind)
         train = self._read(layout.train)
-        if len(train.names) < 2:
+        if len(train.names) < min_classes:
             raise DataError(f"{layout.train} holds one class folder; at least 2 are needed", self._kind.layout_hint)
         val, test = (
             None if folder is None else self._read(folder, train.names) for folder in (layout.val, layout.test)

@@ -9,6 +9,7 @@ import pytest
 from data_files import refusal, write_images
 
 from dnntrain.choices.data.image_table import ImageTable
+from dnntrain.errors import DataError
 from dnntrain.protocols import TargetKind
 
 
@@ -50,6 +51,19 @@ def test_labels_are_texts_with_separators_or_columns(table: Path) -> None:
     by_column = options(table, target=("big", "small"), target_type="labels").build()
     assert by_column.targets.names == ("big", "small")
     assert np.array_equal(by_column.train.labels.sum(1), np.ones(len(by_column.train)))
+
+
+def test_a_trained_model_judges_images_of_one_class_and_skips_those_without(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:4], lines[4].replace(",cat,", ",,")]) + "\n")
+    with pytest.raises(DataError):
+        options(table).build()
+    dataset = options(table, group="patient").build_for_evaluation()
+    assert dataset.targets.names == ("cat",)
+    assert len(dataset.train) + len(dataset.test) == 3
+    table.write_text("\n".join(lines[:2]) + "\n")
+    dataset = options(table).build_for_evaluation()
+    assert (len(dataset.train), len(dataset.test)) == (1, 0)
 
 
 @pytest.mark.parametrize(

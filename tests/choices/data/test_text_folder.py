@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_no_token_sees_the_padding() -> None:
         initialize_weights(model, 0)
         outputs.append(model.eval()(torch.from_numpy(rows)))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
+
+
+def test_texts_of_one_class_are_evaluated_and_not_trained(tmp_path: Path) -> None:
+    write_reviews(tmp_path, 20)
+    shutil.rmtree(tmp_path / "good")
+    data = TextFolder(root=str(tmp_path), tokenizer="byte")
+    with pytest.raises(DataError, match="one class folder"):
+        data.build()
+    dataset = data.build_for_evaluation()
+    assert dataset.targets.names == ("bad",)
+    assert len(dataset.train) + len(dataset.test) == 10
 
 
 def test_hidden_files_and_runs_are_no_texts(tmp_path: Path) -> None:
