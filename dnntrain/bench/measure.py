@@ -140,7 +140,7 @@ def measure_candidates(
 
     Each runs in its own process, pinned to the first `threads` cores, or those of the candidate; only one computes at a time.
     A candidate that cannot be loaded is skipped with a message to `skip`, or else to `say`. Raises
-    ConfigError if none is left.
+    CheckpointError if none is left.
     """
     timed_models: list[tuple[BenchResult, ModelProcess]] = []
     say(describe_effort(len(candidates), len(batches), rounds, seconds))
@@ -160,7 +160,7 @@ def measure_candidates(
             say(f"{number} of {len(candidates)}: {candidate.name}: {loaded}")
             timed_models.append((result, holder))
         if not timed_models:
-            raise ConfigError("nothing could be measured", "see the reasons above")
+            raise CheckpointError("nothing could be measured", "see the reasons above")
         for batch_number, batch in enumerate(batches, 1):
             estimate = format_seconds(len(timed_models) * rounds * (seconds + _SPIN_WAIT_S))
             say(f"{batch_number} of {len(batches)}: timing batch {batch}, {rounds} rounds, about {estimate}")
