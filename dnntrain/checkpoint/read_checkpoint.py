@@ -41,6 +41,10 @@ class Checkpoint:
     digests: Digests
     states: Mapping[str, Any]
 
+    def is_of_run(self, run: Path) -> bool:
+        """Return whether the checkpoint is in the run directory `run`."""
+        return self.path.parent.resolve() == (run / "checkpoints").resolve()
+
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one checkpoint folder.

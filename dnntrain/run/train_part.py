@@ -152,6 +152,9 @@ def _prepare_trainer(
     display.start(make_header(session.plan, str(folder), trainer.evaluator.best))
     if extension is not None:
         trainer.metrics.write_row("event", trainer.loop.progress.step, extension)
+    if start.checkpoint is not None and not start.is_from(folder):
+        # From here on the run does not need the other run's folder to be resumed.
+        trainer.checkpointer(trainer.loop.progress.step)
 
 
 def _close_trainer(trainer: Trainer, trackers: Sequence[Tracker], result: RunResult) -> None:

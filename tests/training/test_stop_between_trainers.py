@@ -1,0 +1,74 @@
+"""A signal that arrives while one trainer hands over to the next one ends the run there, and the same line resumes it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from short_runs import comparable, result
+
+from dnntrain import train
+from dnntrain.errors import Preempted
+from dnntrain.training.progress import Progress
+from dnntrain.training.stop_signals import SignalWatch
+from dnntrain.utils.epochs import EpochSchedule
+from dnntrain.utils.signals import SignalReceived, raise_on_signals
+from dnntrain.utils.units import Duration
+
+SHORT = (
+    "model=mlp",
+    "model.hidden=[16,16,16]",
+    "reg=[]",
+    "train.max_examples=64",
+    "train.duration=8step",
+    "log.every=1step",
+    "log.report=false",
+    "eval.every=2step",
+    "checkpoint.every=2step",
+    "checkpoint.keep_last=9",
+    "eval.max_examples=40",
+    "precision=fp32",
+)
+
+UNFREEZING = ('train.freeze=["layers.1.*"]', "train.unfreeze_at=4step")
+PRUNING = ("prune=structured", "prune.at=50%")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [UNFREEZING, PRUNING], ids=["unfreeze", "cut"])
+def test_a_signal_in_the_evaluation_before_the_next_trainer_ends_the_run(words: tuple[str, ...], tmp_path: Path) -> None:
+    whole = train(*SHORT, *words, f"run_dir={tmp_path}/whole", display="quiet")
+
+    def stop_at_step_4(row: Mapping[str, Any]) -> None:
+        if row["split"] == "val" and row["step"] == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    line = (*SHORT, *words, f"run_dir={tmp_path}/again")
+    with pytest.raises(Preempted, match="stopped after step 4; saved"):
+        train(*line, display="quiet", callbacks=[stop_at_step_4])
+    assert result(tmp_path / "again")["status"] == "preempted"
+    assert train(*line, display="quiet")["digest"] == whole["digest"]
+    assert comparable(tmp_path / "again") == comparable(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("any_rank", [None, lambda flags: list(flags)], ids=["one process", "ranks"])
+def test_a_signal_after_the_agreement_is_raised_again_when_the_watch_ends(any_rank: Any) -> None:
+    progress = Progress(Duration.parse("1ep"), EpochSchedule.constant(8, 4))
+    watch = SignalWatch(progress, any_rank)
+    with pytest.raises(SignalReceived), raise_on_signals():
+        with watch:
+            assert not watch.ends_run_at(1)
+            signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the signal was lost")
+
+
+def test_a_signal_that_ends_the_run_is_not_raised_again() -> None:
+    progress = Progress(Duration.parse("1ep"), EpochSchedule.constant(8, 4))
+    watch = SignalWatch(progress, lambda flags: list(flags))
+    with raise_on_signals(), watch:
+        signal.raise_signal(signal.SIGTERM)
+        assert watch.ends_run_at(1)
+    assert progress.signal == signal.SIGTERM
