@@ -39,7 +39,9 @@ PRUNING = ("prune=structured", "prune.at=50%")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [UNFREEZING, PRUNING], ids=["unfreeze", "cut"])
-def test_a_signal_in_the_evaluation_before_the_next_trainer_ends_the_run(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_signal_in_the_evaluation_before_the_next_trainer_ends_the_run(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
     whole = train(*SHORT, *words, f"run_dir={tmp_path}/whole", display="quiet")
 
     def stop_at_step_4(row: Mapping[str, Any]) -> None:
@@ -58,11 +60,14 @@ def test_a_signal_in_the_evaluation_before_the_next_trainer_ends_the_run(words: 
 def test_a_signal_after_the_agreement_is_raised_again_when_the_watch_ends(any_rank: Any) -> None:
     progress = Progress(Duration.parse("1ep"), EpochSchedule.constant(8, 4))
     watch = SignalWatch(progress, any_rank)
-    with pytest.raises(SignalReceived), raise_on_signals():
+
+    def hand_over() -> None:
         with watch:
             assert not watch.ends_run_at(1)
             signal.raise_signal(signal.SIGTERM)
-        pytest.fail("the signal was lost")
+
+    with pytest.raises(SignalReceived), raise_on_signals():
+        hand_over()
 
 
 def test_a_signal_that_ends_the_run_is_not_raised_again() -> None:
