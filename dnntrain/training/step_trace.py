@@ -16,7 +16,7 @@ from dnntrain.protocols import StepBatch
 from dnntrain.training.cadence import Cadence
 from dnntrain.training.loop import Batches
 from dnntrain.training.step_phases import mark_trainer
-from dnntrain.utils.files import check_file, make_folder
+from dnntrain.utils.files import make_folder
 
 if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
@@ -58,14 +58,14 @@ class StepTrace:
     def close(self) -> None:
         """Write the steps so far; without any, nothing is written.
 
-        The library writes into a folder that this call has just made, so that it goes through no link.
+        The library writes into a folder that this call has just made, so that it goes through no
+        link; a link in the place of the trace is replaced.
         """
         if self._profiler is None:
             return
         profiler, self._profiler, self._steps_left = self._profiler, None, 0
         profiler.stop()
         make_folder(self._path.parent)
-        check_file(self._path)
         with TemporaryDirectory(prefix=".", dir=self._path.parent) as name:
             profiler.export_chrome_trace(f"{name}/{self._path.name}")
             Path(name, self._path.name).replace(self._path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -22,10 +23,16 @@ def mesh() -> Iterator[Mesh]:
     leave_process_group()
 
 
-def test_restored_state_is_on_the_device_of_the_shard_not_of_the_mesh(mesh: Mesh) -> None:
-    shards = mesh.whole["shard"]
+def test_restored_state_is_on_the_device_of_the_shard_not_of_the_mesh(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move_to_mesh(value: torch.Tensor, *arguments: Any, **options: Any) -> DTensor:
+        return distribute_tensor(torch.ones(value.shape), *arguments, **options)
+
     # The mesh computes on the CPU here; a device that computes nothing stands in for the host of offloaded shards.
-    offloaded = distribute_tensor(torch.ones(4, 3), shards, [Shard(0)], src_data_rank=None).to("meta")
+    # As on a GPU, a value of any device is moved to the mesh.
+    offloaded = move_to_mesh(torch.ones(4, 3), mesh.whole["shard"], [Shard(0)], src_data_rank=None).to("meta")
+    monkeypatch.setattr(torch.distributed.tensor, "distribute_tensor", move_to_mesh)
     state = distribute_like(torch.ones(4, 3), offloaded)
     assert isinstance(state, DTensor)
     assert state.placements == (Shard(0),)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from short_runs import comparable, result
 
 from dnntrain import train
 from dnntrain.errors import Preempted
+from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.progress import Progress
 from dnntrain.training.stop_signals import SignalWatch
 from dnntrain.utils.epochs import EpochSchedule
@@ -29,6 +29,7 @@ SHORT = (
     "eval.every=2step",
     "checkpoint.every=2step",
     "checkpoint.keep_last=9",
+    "checkpoint.background=false",
     "eval.max_examples=40",
     "precision=fp32",
 )
@@ -39,18 +40,20 @@ PRUNING = ("prune=structured", "prune.at=50%")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [UNFREEZING, PRUNING], ids=["unfreeze", "cut"])
-def test_a_signal_in_the_evaluation_before_the_next_trainer_ends_the_run(
-    words: tuple[str, ...], tmp_path: Path
+def test_a_signal_in_the_save_before_the_next_trainer_ends_the_run(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(*SHORT, *words, f"run_dir={tmp_path}/whole", display="quiet")
 
-    def stop_at_step_4(row: Mapping[str, Any]) -> None:
-        if row["split"] == "val" and row["step"] == 4:
-            signal.raise_signal(signal.SIGTERM)
+    def receive_signal(checkpointer: Checkpointer) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGTERM)
 
+    # The wait is the last action of such a save.
+    monkeypatch.setattr(Checkpointer, "wait", receive_signal)
     line = (*SHORT, *words, f"run_dir={tmp_path}/again")
     with pytest.raises(Preempted, match="stopped after step 4; saved"):
-        train(*line, display="quiet", callbacks=[stop_at_step_4])
+        train(*line, display="quiet")
     assert result(tmp_path / "again")["status"] == "preempted"
     assert train(*line, display="quiet")["digest"] == whole["digest"]
     assert comparable(tmp_path / "again") == comparable(tmp_path / "whole")
