@@ -54,3 +54,6 @@ def compute_manifest_digest(manifest: Mapping[str, Any]) -> str:
 #: States that belong to a layout. Another layout ignores them; one that a checkpoint lacks starts
 #: empty.
 LAYOUT_STATES = frozenset({"powersgd"})
+#: States that only some hardware needs. Other hardware ignores them; one that a checkpoint lacks starts
+#: with its initial value.
+HARDWARE_STATES = frozenset({"scaler"})

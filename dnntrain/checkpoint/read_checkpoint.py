@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dnntrain.checkpoint.checkpoint_folder import get_step, list_checkpoints, read_pointer
 from dnntrain.checkpoint.checkpoint_format import (
+    HARDWARE_STATES,
     LAYOUT_STATES,
     SCHEMA_VERSION,
     TENSOR_KEY,
@@ -30,16 +31,24 @@ from dnntrain.protocols import Stateful
 from dnntrain.utils.explain_error import explain_lack_of_resources
 from dnntrain.utils.files import read_bytes
 from dnntrain.utils.json_files import parse_json
+from dnntrain.utils.messages import say_once
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: nested states with tensors in place."""
+    """A verified checkpoint: nested states with tensors in place.
+
+    `restore_states` takes the states out, so that they do not fill the memory of a whole run.
+    """
 
     path: Path
     step: int
     digests: Digests
-    states: Mapping[str, Any]
+    states: dict[str, Any]
+
+    def is_of_run(self, run: Path) -> bool:
+        """Return whether the checkpoint is in the run directory `run`."""
+        return self.path.parent.resolve() == (run / "checkpoints").resolve()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -84,16 +93,14 @@ def read_newest_checkpoint(folder: Path, warn: Callable[[str], None], max_step: 
 
 
 def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
-    """Load every state, in the order of `states`.
+    """Load every state, in the order of `states`, and take it out of `checkpoint`.
 
     Raises CheckpointError if the names differ or a state does not fit.
     """
-    layout_states = {name: checkpoint.states.get(name, {}) for name in LAYOUT_STATES & set(states)}
-    saved_states = {
-        **{name: state for name, state in checkpoint.states.items() if name not in LAYOUT_STATES},
-        **layout_states,
-    }
-    missing, extra = set(states) - set(saved_states), set(saved_states) - set(states)
+    note_other_loss_scale(checkpoint, states)
+    saved_states = checkpoint.states
+    missing = set(states) - set(saved_states) - LAYOUT_STATES - HARDWARE_STATES
+    extra = set(saved_states) - set(states) - LAYOUT_STATES - HARDWARE_STATES
     if missing or extra:
         raise CheckpointError(
             f"{checkpoint.path}: "
@@ -104,12 +111,24 @@ def restore_states(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> No
             "resume with the configuration it was saved with, or start again with resume=never",
         )
     for name, state in states.items():
+        if name in HARDWARE_STATES and name not in saved_states:
+            continue
         try:
-            state.load_state_dict(saved_states[name])
+            state.load_state_dict(saved_states.pop(name, {}))
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError, OverflowError) as error:
             if (known_error := explain_lack_of_resources(error)) is not None:
                 raise known_error from error
             raise CheckpointError(f"{checkpoint.path}: the state of {name} does not fit: {error}") from error
+    saved_states.clear()
+
+
+def note_other_loss_scale(checkpoint: Checkpoint, states: Mapping[str, Stateful]) -> None:
+    """Say that the number format has changed with the hardware, as precision=auto does, if it has."""
+    was_scaled, is_scaled = "scaler" in checkpoint.states, "scaler" in states
+    if was_scaled and not is_scaled:
+        say_once("note: the steps so far were computed in float16; this hardware needs no loss scale, so it is dropped")
+    if is_scaled and not was_scaled:
+        say_once("note: the steps so far were not computed in float16; the loss scale begins with its initial value")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class OptimizerState:
         for optimizer in self._optimizers:
             saved_state = saved_by_kind[type(optimizer).__name__]
             parameters = dict(_list_named_parameters(optimizer))
+            device_counters = _find_device_counters(optimizer)
             used = {
                 name
                 for other in self._optimizers
@@ -82,8 +83,21 @@ class OptimizerState:
             for name, parameter in parameters.items():
                 if name in saved_state:
                     optimizer.state[parameter] = {
-                        key: distribute_like(value, parameter) for key, value in saved_state[name].items()
+                        key: value.clone()
+                        if key == "step" and isinstance(value, Tensor) and parameter not in device_counters
+                        else distribute_like(value, parameter)
+                        for key, value in saved_state[name].items()
                     }
+
+
+def _find_device_counters(optimizer: torch.optim.Optimizer) -> set[Tensor]:
+    """Return the parameters whose count of steps is on their device; torch keeps others on the host, which reads them."""
+    return {
+        parameter
+        for group in optimizer.param_groups
+        if group.get("fused") or group.get("capturable")
+        for parameter in group["params"]
+    }
 
 
 class ScalerState:

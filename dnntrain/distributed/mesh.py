@@ -73,15 +73,17 @@ class MeshCollectives:
         tensors_by_groups: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
         for tensor in tensors:
             tensors_by_groups.setdefault(_get_sharding_groups(tensor), []).append(local_shard(tensor))
+        # Shards may be offloaded to the host, but the ranks communicate on their devices.
+        device = local_shard(tensors[0]).device if tensors else None
         total = torch.zeros((), device=self._mesh.whole.device_type)
         for groups, local_tensors in tensors_by_groups.items():
-            squares = torch.nn.utils.get_total_norm(local_tensors).float().square()
+            squares = torch.nn.utils.get_total_norm(local_tensors).float().square().to(total.device)
             for group in groups:
                 dist.all_reduce(squares, group=group)
             total = total + squares
         if self._mesh.degrees.pp > 1:
             dist.all_reduce(total, group=self._mesh.pipeline.get_group())
-        return total
+        return total if device is None else total.to(device)
 
     @property
     def shard_ranks(self) -> int:

@@ -27,7 +27,7 @@ from dnntrain.utils.world import World
 
 Value = TypeVar("Value")
 
-#: Seconds within which all ranks must join.
+#: Seconds within which all ranks must join, and least time that a rank waits for the preparation of others.
 JOIN_TIMEOUT_S = 600.0
 
 #: Seconds after which a store that does not answer counts as lost.
@@ -47,6 +47,11 @@ class Rendezvous:
         self.store = store
         self.world = world
         self._silent = False
+        self._wait_s = JOIN_TIMEOUT_S
+
+    def allow_silence(self, timeout_s: float) -> None:
+        """Wait at least `timeout_s` seconds for ranks that prepare, such as their data."""
+        self._wait_s = max(JOIN_TIMEOUT_S, timeout_s)
 
     @classmethod
     def join(cls, world: World, timeout_s: float = JOIN_TIMEOUT_S) -> Rendezvous:
@@ -70,7 +75,7 @@ class Rendezvous:
     def put(self, key: str, data: bytes) -> None:
         self.store.set(key, data)
 
-    def get(self, key: str, timeout_s: float = JOIN_TIMEOUT_S) -> bytes:
+    def get(self, key: str, timeout_s: float | None = None) -> bytes:
         """Wait for `key` and return its value.
 
         Raises the error of a rank that fails meanwhile.
@@ -192,11 +197,12 @@ class Rendezvous:
 
     def _get_from_all(self, name: str) -> list[bytes]:
         keys = [f"{name}/{rank}" for rank in range(self.world.size)]
-        self._wait_for_keys(keys, JOIN_TIMEOUT_S)
+        self._wait_for_keys(keys)
         return [self.store.get(key) for key in keys]
 
-    def _wait_for_keys(self, keys: list[str], timeout_s: float) -> None:
+    def _wait_for_keys(self, keys: list[str], timeout_s: float | None = None) -> None:
         """Poll for `keys`, so that signals and failures of other ranks end the wait."""
+        timeout_s = self._wait_s if timeout_s is None else timeout_s
         deadline, pause = time.monotonic() + timeout_s, _POLL_RANGE_S[0]
         try:
             while not self.store.check(keys):
@@ -204,7 +210,10 @@ class Rendezvous:
                     raise Failure.from_bytes(self.store.get("failure")).to_exception()
                 if time.monotonic() > deadline:
                     missing = [key for key in keys if not self.store.check([key])]
-                    raise RankError(f"rank {self.world.rank} waited {timeout_s:g} s for {', '.join(missing[:8])}")
+                    raise RankError(
+                        f"rank {self.world.rank} waited {timeout_s:g} s for {', '.join(missing[:8])}",
+                        "if the preparation of a rank takes longer, set a greater launch.hang_timeout",
+                    )
                 time.sleep(pause)
                 pause = min(2 * pause, _POLL_RANGE_S[1])
         except DistNetworkError as error:

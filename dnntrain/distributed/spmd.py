@@ -23,7 +23,8 @@ class SpmdExecutor:
     """Runs the forward and backward passes of one rank's share of a step.
 
     After a step, `.grad` has the gradient of the mean loss over the examples of all ranks. The backward
-    pass multiplies the summed losses of a micro-batch by the factor of `divisor`.
+    pass multiplies the summed losses of a micro-batch by the factor of `divisor`. `device` is the whole
+    name of the device, such as cuda:1.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class SpmdExecutor:
     ) -> None:
         self._model = model
         self._objective = objective
-        self._device = device
+        # Autocast knows types of devices only.
+        self._device, self._device_type = device, torch.device(device).type
         self._autocast = autocast
         self._scaler = scaler
         self._counts = should_count
@@ -93,7 +95,7 @@ class SpmdExecutor:
 
     def compute_outputs(self, batch: Batch) -> Tensor:
         """Return the outputs [n, …] of the model in its current state."""
-        with torch.autocast(self._device, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+        with torch.autocast(self._device_type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
             return _compute_outputs(self._model, batch.inputs).outputs
 
     def _accumulate_gradients(self, micro_batches: Sequence[Batch], weight: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ class SpmdExecutor:
         return self._objective(_compute_outputs(self._model, micro_batch.inputs), micro_batch)
 
     def _compute_autocast_loss(self, micro_batch: Batch) -> Tensor:
-        with torch.autocast(self._device, self._autocast):
+        with torch.autocast(self._device_type, self._autocast):
             outputs = _compute_outputs(self._model, micro_batch.inputs)
         return self._objective(outputs, micro_batch)
 

@@ -16,7 +16,8 @@ from dnntrain.planning.plan import ModelFacts
 from dnntrain.protocols import DeviceDemand, Method
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.hardware import Hardware
-from dnntrain.utils.world import World
+from dnntrain.utils.units import pluralize
+from dnntrain.utils.world import World, read_local_size
 
 #: Largest number of processes of a run: plans list them one by one.
 _MAX_RANKS = 2**16
@@ -44,6 +45,8 @@ def count_known_ranks(
     ranks = _count_started_ranks(config, hardware, world)
     if ranks is None:
         return None
+    if hardware is not None and not plan_only and (world.is_launched or not config.launch.scheduler):
+        check_gpu_count(config, hardware, read_local_size() or world.local_rank + 1 if world.is_launched else ranks)
     if ranks > _MAX_RANKS:
         raise ConfigError(
             f"launch.nproc starts {ranks} processes; a run must have at most {_MAX_RANKS}",
@@ -56,6 +59,19 @@ def count_known_ranks(
             f"use dnntrain plan without launch.nproc, or leave cluster.world_size out and start {planned_ranks} ranks",
         )
     return ranks
+
+
+def check_gpu_count(config: LightConfig, hardware: Hardware, ranks: int) -> None:
+    """Raise ConfigError if this machine has fewer GPUs than its `ranks`, each of which needs its own."""
+    if hardware.device != "cuda" or ranks <= hardware.device_count:
+        return
+    count = hardware.device_count
+    source = f"launch.nproc={ranks}" if config.launch.nproc == ranks else pluralize(ranks, "rank")
+    few = "launch.nproc=1 parallel=single" if count == 1 else f"launch.nproc={count}"
+    raise ConfigError(
+        f"{source}: each rank needs a GPU of its own, but this machine has {pluralize(count, 'GPU')}",
+        f"use {few}, or device=cpu",
+    )
 
 
 def _count_started_ranks(config: LightConfig, hardware: Hardware | None, world: World) -> int | None:
@@ -93,7 +109,7 @@ def plan_parallelism(
         state=4 * model.parameters * (2 + config.optim.state_floats_per_parameter),
         other=model.activation_bytes_per_example * math.ceil(batch_size / ranks),
         # Ranks without accelerators share the memory of their machine.
-        memory=hardware.memory_bytes / (ranks if hardware.device == "cpu" else 1),
+        memory=hardware.device_memory_bytes / (ranks if hardware.device == "cpu" else 1),
     )
     try:
         dims, reason = config.parallel.fit(ranks, demand)

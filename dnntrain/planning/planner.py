@@ -24,6 +24,7 @@ from dnntrain.planning.checks.memory import (
     check_state_fits,
     count_ranks_of_machine,
 )
+from dnntrain.planning.checks.parallelism import choose_precision
 from dnntrain.planning.checks.single_examples import find_single_example_refusals
 from dnntrain.planning.layout import Layout, plan_layout
 from dnntrain.planning.memory import estimate_memory
@@ -32,7 +33,7 @@ from dnntrain.planning.parallelism import count_ranks
 from dnntrain.planning.plan import DataFacts, ModelFacts, Plan
 from dnntrain.planning.schedule_preview import make_epoch_fields, preview_schedule
 from dnntrain.planning.width_multiple import choose_width_multiple
-from dnntrain.protocols import BuildContext, MetricInfo, PrecisionPolicy, Refusal, ScheduledParam
+from dnntrain.protocols import BuildContext, MetricInfo, Refusal, ScheduledParam
 from dnntrain.utils.epochs import BatchSizeSchedule, EpochSchedule
 from dnntrain.utils.hardware import Hardware
 from dnntrain.utils.world import World
@@ -66,7 +67,7 @@ def make_plan(
     total_steps = _count_total_steps(config, timetable)
     unfreeze_step = _find_unfreeze_step(config, timetable, total_steps)
     _raise_if_any(find_single_example_refusals(config, layout.dims, model, timetable, total_steps))
-    policy: PrecisionPolicy = config.precision.build(hardware)
+    policy = choose_precision(config, hardware, layout.dims)
     channels_last, format_note = _choose_memory_format(config, hardware, model, layout)
     use_compile, compile_note = _choose_compile(config, hardware, total_steps, layout.dims)
     notes = collect_notes(config, hardware, data, model, layout, sizes, timetable, (compile_note, format_note))

@@ -48,9 +48,9 @@ class Collectives(Protocol):
         ...
 
     def sum_of_squares(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return Σ t² over the full tensors and all stages, as a float32 scalar.
+        """Return Σ t² over the full tensors and all stages, as a float32 scalar on the device of the tensors.
 
-        This rank may hold shards of the tensors.
+        This rank may hold shards of the tensors, on the host if they are offloaded.
         """
         ...
 

@@ -59,6 +59,13 @@ class PrecisionChoice(Choice):
     def build(self, hardware: Hardware) -> PrecisionPolicy:
         raise NotImplementedError
 
+    def avoid_loss_scale(self, policy: PrecisionPolicy) -> PrecisionPolicy:
+        """Return the policy for a layout that does not support the loss scale of `policy`, which `build` returned.
+
+        A choice with one format returns it unchanged, which is then an error.
+        """
+        return policy
+
 
 @dataclass(frozen=True)
 class DeviceDemand:

@@ -46,7 +46,8 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             make_folder(path / "checkpoints")
-            check_folder(path / "logs")
+            for name in ("logs", "traces"):
+                check_folder(path / name)
         except FileKindError:
             raise
         except (OSError, RuntimeError) as error:

@@ -107,7 +107,7 @@ def load_final_model(setup: RunSetup, checkpoint: Checkpoint) -> FinalModel:
     for name, state in states_by_name.items():
         state.load_state_dict(checkpoint.states[name])
     objective = build_objective(config.task, hooks.label_smoothing, hooks.loss_terms, hooks.main_loss_weight)
-    executor = SpmdExecutor(model, objective, device=setup.device_type, autocast=setup.autocast)
+    executor = SpmdExecutor(model, objective, device=setup.device, autocast=setup.autocast)
     return FinalModel(model, executor.compute_outputs, hooks, checkpoint.step)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,13 +30,20 @@ Say = Callable[[str], None]
 
 
 def finish_run(
-    session: Session, trainer: Trainer, directory: RunDirectory, result: RunResult, say: Say, warn: Say
+    session: Session,
+    trainer: Trainer,
+    directory: RunDirectory,
+    result: RunResult,
+    skipped: Mapping[str, str],
+    say: Say,
+    warn: Say,
 ) -> Iterator[RunResult]:
     """Test, save and export the trained model.
 
     This evaluates the test split once and writes evaluation.json, the model, and the export that
-    `quant` asks for. Yields `result` with each figure as soon as it is known. Raises DataError if a
-    test image cannot be read, after the model is written.
+    `quant` asks for. Yields `result` with each figure as soon as it is known. `skipped` are the
+    training examples that a rank could not read, with the reasons. Raises DataError if a test image
+    cannot be read, after the model is written.
     """
     config = session.config
     final_model = build_final_model(session, trainer, directory)
@@ -62,7 +69,7 @@ def finish_run(
     if config.quant.writes_export:
         yield replace(result, export=write_integer_export(directory.path, config, say, warn))
     # Validation examples are of the training source.
-    reasons = [*trainer.pipeline.get_skipped_examples().values(), *session.data.dataset.test.failures.values()]
+    reasons = [*skipped.values(), *session.data.dataset.test.failures.values()]
     if reasons:
         warn(describe_skipped(reasons))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from dnntrain.config.decode import decode_config
 from dnntrain.config.run_config import RunConfig
@@ -18,6 +19,7 @@ from dnntrain.distributed.failure import Failure
 from dnntrain.distributed.rendezvous import Rendezvous
 from dnntrain.distributed.watchdog import Watchdog
 from dnntrain.errors import ConfigError, DnntrainError
+from dnntrain.planning.parallelism import check_gpu_count
 from dnntrain.run.directory import get_log_path
 from dnntrain.run.rank_group import (
     RankGroup,
@@ -33,7 +35,9 @@ from dnntrain.utils.json_files import read_json
 from dnntrain.utils.processes import die_with_parent
 from dnntrain.utils.sealed_json import write_sealed_json
 from dnntrain.utils.signals import raise_on_signals, unblock_signals
-from dnntrain.utils.world import World
+from dnntrain.utils.world import World, read_local_size
+
+Value = TypeVar("Value")
 
 _num_earlier_runs = 0
 
@@ -44,20 +48,20 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
 
     If the body fails on one rank, the same error is raised on all of them.
     """
-    from dnntrain.utils.hardware import probe_hardware
-
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     rendezvous = Rendezvous.join(world)
     try:
         rendezvous.check_agreement("versions", get_versions())
-        config = _share_config(rendezvous, make_config)
-        folder = Path(str(config.run_dir))
+        config, start_key = _share_config(rendezvous, make_config)
+        folder, timeout_s = Path(str(config.run_dir)), float(config.launch.hang_timeout.value)
+        rendezvous.allow_silence(timeout_s)
         with ExitStack() as stack:
-            _open_logs(rendezvous, folder, stack)
-            rank_group = RankGroup(rendezvous, folder)
-            device = probe_hardware(config.device).device
-            timeout_s = float(config.launch.hang_timeout.value)
+            _record_failure(
+                rendezvous, folder, "log", lambda: stack.enter_context(redirect_output_to_log(folder, world))
+            )
+            device = _record_failure(rendezvous, folder, "device", lambda: _find_device(config, world))
+            rank_group = RankGroup(rendezvous, folder, start_key)
             with raise_on_signals(lambda: rank_group.is_ending), _watch_ranks(rank_group, timeout_s):
                 try:
                     unblock_signals()
@@ -74,38 +78,51 @@ def join_rank_group(make_config: Callable[[], RunConfig], world: World) -> Itera
         rendezvous.leave()
 
 
-def _open_logs(rendezvous: Rendezvous, folder: Path, stack: ExitStack) -> None:
-    """Redirect the output of all ranks but the main one, until `stack` is closed."""
-    world = rendezvous.world
+def _record_failure(rendezvous: Rendezvous, folder: Path, name: str, body: Callable[[], Value]) -> Value:
+    """Return the result of `body` if it succeeds on all ranks; else write the failure for the process that started them."""
     try:
-        rendezvous.run_on_all_ranks("log", lambda: stack.enter_context(redirect_output_to_log(folder, world)))
+        return rendezvous.run_on_all_ranks(name, body)
     except DnntrainError as error:
-        write_failure(folder, Failure.from_error(error, world.rank))
+        write_failure(folder, Failure.from_error(error, rendezvous.world.rank))
         raise
 
 
-def _share_config(rendezvous: Rendezvous, make_config: Callable[[], RunConfig]) -> RunConfig:
-    """Return the main rank's configuration and run directory, on every rank."""
+def _find_device(config: RunConfig, world: World) -> str:
+    """Return the type of the device of this rank. Raises ConfigError if this machine has fewer GPUs than ranks."""
+    from dnntrain.utils.hardware import probe_hardware
+
+    hardware = probe_hardware(config.device)
+    check_gpu_count(config, hardware, max(world.local_rank + 1, read_local_size() or 0))
+    return hardware.device
+
+
+def _share_config(rendezvous: Rendezvous, make_config: Callable[[], RunConfig]) -> tuple[RunConfig, str]:
+    """Return (the main rank's configuration with its run directory, the key of `RankGroup.record_start`)."""
+    global _num_earlier_runs
+    number = _num_earlier_runs
+    _num_earlier_runs += 1
     config = rendezvous.run_on_all_ranks("configuration", make_config)
+    start_key = f"dnntrain/started/{number}"
     run_fields = rendezvous.run_on_all_ranks(
-        "place", lambda: _choose_run_dir(rendezvous, config) if rendezvous.world.is_main else {}
+        "place", lambda: _choose_run_dir(rendezvous, config, number, start_key) if rendezvous.world.is_main else {}
     )
     main_config = json.loads(
         rendezvous.broadcast_from_main("configuration", lambda: json.dumps({**config.resolved, **run_fields}).encode())
     )
-    return rendezvous.run_on_all_ranks("decoding", lambda: decode_config(main_config))
+    return rendezvous.run_on_all_ranks("decoding", lambda: decode_config(main_config)), start_key
 
 
-def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig) -> dict[str, str]:
+def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig, number: int, start_key: str) -> dict[str, str]:
     """Return run_dir, the same one after a restart by torchrun, and resume.
 
-    After a restart the run resumes from its own checkpoints.
+    After a restart the run resumes from its own checkpoints. Until it has removed those of an
+    earlier run, `resume` is the one of the configuration. If the node that recorded the start is
+    gone, the checkpoints count as its own.
     """
-    global _num_earlier_runs
-    key = f"dnntrain/run_dir/{_num_earlier_runs}"
-    _num_earlier_runs += 1
+    key = f"dnntrain/run_dir/{number}"
     run_dir = config.run_dir or f"runs/{config.name}/{time.strftime('%Y%m%d-%H%M%S')}"
-    if restart_count() and rendezvous.root.check([key]):
+    has_record = restart_count() > 0 and rendezvous.root.check([key])
+    if has_record:
         run_dir = rendezvous.root.get(key).decode()
     elif restart_count() and not config.run_dir:
         raise ConfigError(
@@ -115,7 +132,8 @@ def _choose_run_dir(rendezvous: Rendezvous, config: RunConfig) -> dict[str, str]
     folder = Path(run_dir).expanduser().absolute()
     rendezvous.root.set(key, str(folder).encode())
     has_checkpoint = restart_count() > 0 and (folder / "checkpoints" / "LAST").is_file()
-    return {"run_dir": str(folder), "resume": "auto" if has_checkpoint else config.resume}
+    has_started = not has_record or rendezvous.root.check([start_key])
+    return {"run_dir": str(folder), "resume": "auto" if has_checkpoint and has_started else config.resume}
 
 
 @contextmanager

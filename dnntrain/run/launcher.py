@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,13 @@ _LOCK_RELEASE_S = 15.0
 _SAVE_S = 30.0
 
 
-def launch_run(session: Session, directory: RunDirectory, display: str, overrides: Sequence[str]) -> RunResult:
+def launch_run(session: Session, directory: RunDirectory, display: str) -> RunResult:
     """Train in `session.plan.ranks` processes and return the result of the main rank.
 
+    `directory` is prepared: any checkpoint in it is of this run, so that a restart resumes from it.
     Closes `directory`, because the main rank opens it.
     """
     path, launch_config = directory.path, session.config.launch
-    directory.write_start(session.config.resolved, list(overrides), session.plan.as_json())
     directory.close()
     for stale_path in (path / "logs").glob("stacks-rank_*.txt"):
         remove_file(stale_path)

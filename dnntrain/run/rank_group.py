@@ -43,11 +43,15 @@ _CAUSE_WAIT_S = 5.0
 
 
 class RankGroup:
-    """The connection of this rank with the others while it trains."""
+    """The connection of this rank with the others while it trains.
 
-    def __init__(self, rendezvous: Rendezvous, folder: Path) -> None:
+    `start_key` is the key in the store under which a restart finds that the run has started.
+    """
+
+    def __init__(self, rendezvous: Rendezvous, folder: Path, start_key: str) -> None:
         self.rendezvous = rendezvous
         self.folder = folder
+        self._start_key = start_key
         self.watchdog: Watchdog | None = None
         self.is_ending = False
         self._known_cause: BaseException | None = None
@@ -62,6 +66,10 @@ class RankGroup:
     def agree_on_start(self, step: str) -> None:
         """Raise ConfigError on all ranks if they do not start at the same step."""
         self.rendezvous.check_agreement("checkpoints", {"step": step})
+
+    def record_start(self) -> None:
+        """Record that all checkpoints in the run directory are of this run: a restart resumes from them."""
+        self.rendezvous.root.set(self._start_key, b"1")
 
     def agree_on_cut(self, number: int, digest: str) -> None:
         """Raise ConfigError on all ranks if they have cut the network differently."""

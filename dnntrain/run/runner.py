@@ -43,6 +43,9 @@ class SingleRank:
     def agree_on_start(self, step: str) -> None:
         """Agree."""
 
+    def record_start(self) -> None:
+        """Record nothing: nobody restarts a single process."""
+
     def agree_on_cut(self, number: int, digest: str) -> None:
         """Agree."""
 
@@ -87,12 +90,13 @@ def run_training(
         from dnntrain.run.session import drop_init_weights_if_resuming, open_session
         from dnntrain.run.unfinished import write_models_of_sources
 
+        config_of_start = drop_init_weights_if_resuming(config)
         if world.is_launched:
             # Written once, before any rank reads them.
-            ranks.run_on_all_ranks("source models", lambda: write_models_of_sources(config) if world.is_main else None)
-        session = ranks.run_on_all_ranks(
-            "data and plan", lambda: open_session(drop_init_weights_if_resuming(config), world, tuned=tuned)
-        )
+            ranks.run_on_all_ranks(
+                "source models", lambda: write_models_of_sources(config_of_start) if world.is_main else None
+            )
+        session = ranks.run_on_all_ranks("data and plan", lambda: open_session(config_of_start, world, tuned=tuned))
         ranks.agree_on_data(session.data.dataset.digest, config)
         directory = ranks.run_on_all_ranks(
             "run directory", lambda: RunDirectory.open(config.run_dir, config.name) if world.is_main else None
@@ -113,14 +117,16 @@ def _launch_ranks(session: Session, directory: RunDirectory, display: str, overr
     """Start the ranks of the plan, unless the run is finished."""
     from dnntrain.display.factory import make_display
     from dnntrain.run.launcher import launch_run
-    from dnntrain.run.start import find_start
+    from dnntrain.run.start import find_start, prepare_directory
 
     # Fails here with the exit code of the reason, before the saved configuration is overwritten.
     start = find_start(session, directory.path, lambda text: None)
-    session = session.without_hooks()
     if start.finished_result is not None:
-        return _complete_outputs(session, directory, start.finished_result, make_display(display))
-    return launch_run(session, directory, display, overrides)
+        return _complete_outputs(session.without_hooks(), directory, start.finished_result, make_display(display))
+    prepare_directory(directory, session, start, list(overrides))
+    # The ranks read the checkpoint themselves; it would fill the memory of this process until they end.
+    del start
+    return launch_run(session.without_hooks(), directory, display)
 
 
 def _cross_validate(
@@ -187,6 +193,7 @@ def fit(
         return _complete_outputs(session, directory, start.finished_result, display)
     if directory is not None:
         prepare_directory(directory, session, start, list(overrides))
+        ranks.record_start()
     outcome = Outcome(RunResult("failed", str(folder)))
     try:
         with ranks.exit_on_signals_of_run(folder), record_messages(_get_log(directory)):

@@ -42,6 +42,10 @@ class RunStart:
             return "done"
         return "none" if self.checkpoint is None else str(self.checkpoint.step)
 
+    def is_from(self, folder: Path) -> bool:
+        """Return whether the checkpoint is one of the run in `folder`."""
+        return self.checkpoint is not None and self.checkpoint.is_of_run(folder)
+
 
 def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> RunStart:
     """Find where the run in `folder` begins.
@@ -64,9 +68,10 @@ def find_start(session: Session, folder: Path, warn: Callable[[str], None]) -> R
 def prepare_directory(directory: RunDirectory, session: Session, start: RunStart, overrides: list[str]) -> None:
     """Remove files that the start makes obsolete, and write the configuration and plan."""
     checkpoint = start.checkpoint
-    if checkpoint is None:
+    if checkpoint is None or not start.is_from(directory.path):
+        # The checkpoints are of an earlier run, whose rows this run removes.
         directory.clear_checkpoints()
-    elif checkpoint.path.parent.samefile(directory.checkpoints) and session.config.resume != "auto":
+    elif session.config.resume != "auto":
         # The run's rows end at this step from now on; a kill would otherwise bring back a later
         # checkpoint.
         directory.remove_later_checkpoints(checkpoint.step)
@@ -112,7 +117,7 @@ def _check_can_resume(
     Raises an error if the rows or the data have changed, or a key that must not change.
     """
     rows = checkpoint.states.get("metrics")
-    if isinstance(rows, dict) and checkpoint.path.parent.resolve() == (folder / "checkpoints").resolve():
+    if isinstance(rows, dict) and checkpoint.is_of_run(folder):
         _check_rows_of_checkpoint(folder / "metrics.jsonl", rows, warn)
     saved_digests = checkpoint.digests
     if saved_digests.data != digests.data:

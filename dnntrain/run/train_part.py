@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,11 +59,12 @@ def train_part(
         run_last_events = partial(_run_last_events, has_validation=bool(session.plan.data.val))
         trainer = trainers.train(folder, run_last_events, warn)
         _raise_if_stopped(trainer, folder)
+        skipped = _gather_skipped_examples(trainer, session.device)
         outcome.result = replace(outcome.result, figures=measure_training(session, trainer), traces=list_traces(folder))
         if directory is not None:
             from dnntrain.run.finish import finish_run
 
-            for finished_part in finish_run(session, trainer, directory, outcome.result, say, warn):
+            for finished_part in finish_run(session, trainer, directory, outcome.result, skipped, say, warn):
                 outcome.result = finished_part
         ignore_signals()
         done_result = replace(outcome.result, status="done")
@@ -152,6 +154,9 @@ def _prepare_trainer(
     display.start(make_header(session.plan, str(folder), trainer.evaluator.best))
     if extension is not None:
         trainer.metrics.write_row("event", trainer.loop.progress.step, extension)
+    if start.checkpoint is not None and not start.is_from(folder):
+        # From here on the run does not need the other run's folder to be resumed.
+        trainer.checkpointer(trainer.loop.progress.step)
 
 
 def _close_trainer(trainer: Trainer, trackers: Sequence[Tracker], result: RunResult) -> None:
@@ -171,6 +176,14 @@ def _run_last_events(trainer: Trainer, has_validation: bool) -> None:
     trainer.checkpointer.wait()
     # A signal since the last agreement of several ranks ends the run here, where all is saved.
     trainer.signals.agree_on_stop(step)
+
+
+def _gather_skipped_examples(trainer: Trainer, device: str) -> dict[str, str]:
+    """Return the training examples that any rank could not read, with the reasons. All ranks must call this."""
+    from dnntrain.distributed.collectives import gather_bytes
+
+    data = json.dumps(trainer.pipeline.get_skipped_examples()).encode()
+    return {name: reason for part in gather_bytes(data, device) for name, reason in json.loads(part).items()}
 
 
 def _raise_if_stopped(trainer: Trainer, folder: Path) -> None:

@@ -89,7 +89,7 @@ def _list_events(
         make_event(evaluation.metrics.write_train_row, config.log.every, progress),
         *([make_event(evaluation.evaluator, config.eval.every, progress)] if has_validation else []),
         make_event(saving.checkpointer, config.checkpoint.every, progress),
-        *make_reshape_event(setup.hooks.reshaping, saving.checkpointer),
+        *make_reshape_event(setup.hooks.reshaping, saving.checkpointer, signals),
         *([Event(outputs.tick, every_s=_TICK_S)] if outputs.tick is not None else []),
     ]
 

@@ -120,7 +120,7 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
     executor = SpmdExecutor(
         run_module,
         objective,
-        device=setup.device_type,
+        device=setup.device,
         autocast=setup.autocast,
         scaler=scaler,
         divisor=divisor,
@@ -132,5 +132,5 @@ def build_executor(setup: RunSetup, place: RankPlace, model: ModelParts) -> Exec
     # DDP's own forward pass would wait for ranks that have fewer batches; with FSDP all ranks must
     # call it equally often.
     eval_module = run_module if plan.has_collective_forward else model.model
-    eval_executor = SpmdExecutor(eval_module, objective, device=setup.device_type, autocast=setup.autocast)
+    eval_executor = SpmdExecutor(eval_module, objective, device=setup.device, autocast=setup.autocast)
     return ExecutorParts(executor, eval_executor.compute_outputs, empty_batch, scaler)

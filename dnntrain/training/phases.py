@@ -39,11 +39,13 @@ class TrainerSequence:
             with trainer.signals:
                 trainer.start_session()
                 run_with_rollback(trainer, run / "checkpoints", warn)
-                if not progress.is_paused:
+                is_paused = progress.is_paused
+                if is_paused:
+                    trainer.checkpointer(progress.step)
+                    trainer.checkpointer.wait()
+                if not is_paused or trainer.signals.ends_run_at(progress.step):
                     end(trainer)
                     return trainer
-                trainer.checkpointer(progress.step)
-                trainer.checkpointer.wait()
             self._begin_phase(progress.step, run)
 
     def _begin_phase(self, step: int, run: Path) -> None:

@@ -30,6 +30,7 @@ from dnntrain.training.cadence import Event
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.data import make_unaugmented_batches
 from dnntrain.training.setup import RunSetup, build_unfilled_model
+from dnntrain.training.stop_signals import SignalWatch
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
 
@@ -48,8 +49,11 @@ class ReshapeRequest(Exception):
         self.step = step
 
 
-def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer) -> list[Event]:
-    """Return the event that saves the state and ends the loop at the next cut, if there is one."""
+def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer, signals: SignalWatch) -> list[Event]:
+    """Return the event that saves the state and ends the loop at the next cut, if there is one.
+
+    If a signal has arrived, the run ends here instead, and its resume cuts the network.
+    """
     if reshaping is None or reshaping.next_step is None:
         return []
 
@@ -57,7 +61,8 @@ def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer) 
         if reshaping.is_due(step):
             checkpointer(step)
             checkpointer.wait()
-            raise ReshapeRequest(step)
+            if not signals.ends_run_at(step):
+                raise ReshapeRequest(step)
 
     next_step = reshaping.next_step
     return [Event(request, next_step=lambda step: next_step if step <= next_step else _NEVER)]

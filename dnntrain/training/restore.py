@@ -29,7 +29,7 @@ def restore_trainer(trainer: Trainer, checkpoint: Checkpoint, run: Path, *, has_
     """
     restore_states(checkpoint, trainer.states)
     checkpoints, progress, metrics = run / "checkpoints", trainer.loop.progress, trainer.metrics
-    is_own = checkpoint.path.parent.resolve() == checkpoints.resolve()
+    is_own = checkpoint.is_of_run(run)
     if not is_own:
         metrics.truncate_to(0)
     rows = read_rows(run / "metrics.jsonl", metrics.restored_bytes) if is_own else []

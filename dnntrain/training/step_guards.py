@@ -157,12 +157,15 @@ class GuardRunner:
         # lowers the scale.
         if self._has_scaler and math.isfinite(loss) and not math.isfinite(norm):
             return []
+        # A step in which nothing counts, such as one of pixels without a class, has no loss and no gradient to judge.
+        is_empty = loss == 0 and norm == 0 and self._loss is not None and not int(self._loss.weight)
         alarms = []
         for guard, measurement in zip(self._guards, measurements, strict=True):
             guard_sums, sums = (
                 ((), sums) if measurement is None else (sums[: len(measurement)], sums[len(measurement) :])
             )
-            alarm = guard.judge(StepStats(step, loss, norm, guard_sums))
+            is_judged = not (is_empty and guard.needs_gradients)
+            alarm = guard.judge(StepStats(step, loss, norm, guard_sums)) if is_judged else None
             if alarm is not None:
                 alarms.append(alarm)
         return alarms
@@ -179,7 +182,7 @@ class GuardRunner:
         if self._sees_gradients:
             assert self._loss is not None
             norm = self._collectives.sum_of_squares(gradients).sqrt()
-            is_broken = (~torch.isfinite(norm)).float()
+            is_broken = (~torch.isfinite(norm)).float().to(self._loss.total.device)
             tensors += [torch.stack([self._loss.total.float(), is_broken])]
         if not tensors:
             return math.nan, math.nan, []
@@ -188,7 +191,7 @@ class GuardRunner:
             return math.nan, math.nan, totals
         *sums, total, broken_ranks = totals
         assert self._loss is not None
-        return total / int(self._loss.weight), math.inf if broken_ranks else float(norm), sums
+        return total / max(int(self._loss.weight), 1), math.inf if broken_ranks else float(norm), sums
 
 
 class _TimedBatches:

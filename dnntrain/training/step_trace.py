@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from dnntrain.protocols import StepBatch
 from dnntrain.training.cadence import Cadence
 from dnntrain.training.loop import Batches
 from dnntrain.training.step_phases import mark_trainer
+from dnntrain.utils.files import make_folder
 
 if TYPE_CHECKING:
     from dnntrain.training.trainer import Trainer
@@ -54,15 +56,19 @@ class StepTrace:
                 self.close()
 
     def close(self) -> None:
-        """Write the steps so far; without any, nothing is written."""
+        """Write the steps so far; without any, nothing is written.
+
+        The library writes into a folder that this call has just made, so that it goes through no
+        link; a link in the place of the trace is replaced.
+        """
         if self._profiler is None:
             return
         profiler, self._profiler, self._steps_left = self._profiler, None, 0
         profiler.stop()
-        self._path.parent.mkdir(exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        profiler.export_chrome_trace(str(temporary))
-        temporary.replace(self._path)
+        make_folder(self._path.parent)
+        with TemporaryDirectory(prefix=".", dir=self._path.parent) as name:
+            profiler.export_chrome_trace(f"{name}/{self._path.name}")
+            Path(name, self._path.name).replace(self._path)
 
 
 def add_trace(trainer: Trainer, trace: StepTrace) -> Trainer:

@@ -33,6 +33,7 @@ class SignalWatch:
         self._agreed_step, self._agreed_s = 0, time.perf_counter()
         self._next_step = 1
         self._received_signal: int | None = None
+        self._is_handed_over = False
         self._handlers = signal_handlers(self._handle_signal)
 
     def __enter__(self) -> SignalWatch:
@@ -45,6 +46,18 @@ class SignalWatch:
     def __exit__(self, *exception: object) -> None:
         self._handlers.__exit__(None, None, None)
         clear_stop_request()
+        if self._is_handed_over and self._received_signal is not None:
+            signal.raise_signal(self._received_signal)
+
+    def ends_run_at(self, step: int) -> bool:
+        """Return whether a signal ends the run at `step`, where its state is saved and another trainer would continue.
+
+        All ranks must call it. If not, a signal that arrives before the watch ends is raised again
+        when it ends.
+        """
+        self.agree_on_stop(step)
+        self._is_handed_over = self._progress.signal is None
+        return not self._is_handed_over
 
     def agree_on_stop(self, step: int) -> None:
         """End all ranks between steps if one has received a signal.

@@ -80,7 +80,9 @@ def can_be_resident(session: Session) -> bool:
     data = session.plan.data
     size_bytes = (data.train + data.val + data.test) * math.prod(data.spec.inputs.shape)
     size_bytes *= data.spec.inputs.bytes_per_value
-    return not is_read_once(session) and size_bytes <= _RESIDENT_SHARE * session.hardware.memory_bytes
+    # Resident data passes through the host's memory to the device's.
+    memory_bytes = min(session.hardware.memory_bytes, session.hardware.device_memory_bytes)
+    return not is_read_once(session) and size_bytes <= _RESIDENT_SHARE * memory_bytes
 
 
 def has_effect(word: str, words: Sequence[str]) -> bool:

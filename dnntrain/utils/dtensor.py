@@ -67,7 +67,8 @@ def distribute_like(value: Any, reference: Tensor) -> Any:
         return value.to(reference.device)
     if not is_sharded(reference):
         return torch.empty_like(reference.detach(), dtype=value.dtype).copy_(value)
-    return _distribute(value.to(reference.device), reference)
+    # DTensor places it on the device of the mesh, but a shard that is offloaded is on the host.
+    return _distribute(value, reference).to(local_shard(reference).device)
 
 
 def shard_of(value: Tensor, reference: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ class Hardware:
     """The hardware of a machine.
 
     `device` is the type of the training device (cpu, cuda, mps). `capability` of a CUDA device is
-    (major, minor). `cpu_vendor` is that of an x86 processor, such as GenuineIntel.
+    (major, minor). `cpu_vendor` is that of an x86 processor, such as GenuineIntel. `memory_bytes` is
+    the memory of the host that this process may use; `gpu_memory_bytes` the own memory of a CUDA
+    device, the smallest one if there are several. Each is 0 if it is unknown.
     """
 
     device: str = "cpu"
@@ -52,6 +54,12 @@ class Hardware:
     cores: int = 1
     memory_bytes: int = 0
     cpu_vendor: str = ""
+    gpu_memory_bytes: int = 0
+
+    @property
+    def device_memory_bytes(self) -> int:
+        """The memory in bytes that the training device computes in; 0 if it is unknown."""
+        return self.gpu_memory_bytes if self.device == "cuda" else self.memory_bytes
 
     @property
     def fast_bf16_feature(self) -> str:
@@ -74,7 +82,10 @@ def probe_hardware(device: str = "auto") -> Hardware:
     hide_noise()
     kind, count, name, capability = _detect_accelerator(device)
     model, features, vendor = _detect_processor()
-    return Hardware(kind, count, name, capability, model, features, count_cores(), read_memory_bytes(), vendor)
+    gpu_memory_bytes = _read_gpu_memory_bytes(device) if kind == "cuda" else 0
+    return Hardware(
+        kind, count, name, capability, model, features, count_cores(), read_memory_bytes(), vendor, gpu_memory_bytes
+    )
 
 
 def probe_hardware_without_torch(device: str) -> Hardware | None:
@@ -158,6 +169,15 @@ def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
     if device == "auto":
         return "cpu", 1, "", (0, 0)
     raise make_absent_error(device)
+
+
+def _read_gpu_memory_bytes(device: str) -> int:
+    """Return the memory of the CUDA device that `device` names, or of the smallest one that ranks may get."""
+    import torch
+
+    has_index = ":" in device
+    indices = [get_device_index(device)] if has_index else range(torch.cuda.device_count())
+    return min(int(torch.cuda.get_device_properties(index).total_memory) for index in indices)
 
 
 def _detect_processor() -> tuple[str, tuple[str, ...], str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
+from dnntrain.distributed import rendezvous
 from dnntrain.distributed.failure import Failure
 from dnntrain.distributed.rendezvous import Rendezvous
 from dnntrain.errors import CheckpointError, ConfigError, DataError, RankError
@@ -106,3 +107,17 @@ def test_the_first_failure_stands(host: TCPStore) -> None:
 def test_ranks_that_do_not_come_are_named(host: TCPStore) -> None:
     with pytest.raises(RankError, match=r"1 of 2 ranks did not join within 0\.3 s: 1"):
         Rendezvous.join(World(0, 2, 0, is_launched=True), timeout_s=0.3)
+
+
+def test_a_rank_waits_for_the_preparation_of_others_as_long_as_the_longer_limit(
+    host: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "JOIN_TIMEOUT_S", 0.05)
+    meeting = Rendezvous.join(World(0, 1, 0, is_launched=True), 5.0)
+    meeting.allow_silence(0.01)
+    with pytest.raises(RankError, match=r"waited 0\.05 s for late"):
+        meeting.get("late")
+    meeting.allow_silence(0.2)
+    with pytest.raises(RankError, match=r"waited 0\.2 s for late") as caught:
+        meeting.get("late")
+    assert "launch.hang_timeout" in str(caught.value.hint)

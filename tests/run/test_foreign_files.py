@@ -43,6 +43,32 @@ def replace(run: Path, name: str, kind: str) -> Path:
     return victim
 
 
+@pytest.mark.slow
+def test_a_folder_of_traces_that_is_a_link_ends_the_run_before_it_starts(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (run / "traces").symlink_to(tmp_path / "elsewhere")
+    assert main(["resume", str(run), LONGER, "train.profile=2step"]) == 2
+    assert f"{run}/traces cannot be opened because it is a symbolic link" in capsys.readouterr().err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["tmp", "json.tmp", "json"])
+def test_a_trace_is_not_written_through_a_link(suffix: str, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    victim = tmp_path / "victim"
+    victim.write_text(PRECIOUS)
+    (run / "traces").mkdir()
+    for step in range(40):
+        (run / "traces" / f"rank_0-step_{step}.{suffix}").symlink_to(victim)
+    assert main(["resume", str(run), LONGER, "train.profile=2step", "-q"]) == 0
+    assert len([path for path in (run / "traces").iterdir() if path.is_file() and not path.is_symlink()]) == 1
+    assert victim.read_text() == PRECIOUS
+
+
 def newest(run: Path) -> str:
     return (run / "checkpoints" / "LAST").read_text().strip()
 

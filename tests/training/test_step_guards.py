@@ -12,6 +12,7 @@ from torch import nn
 
 from dnntrain.checkpoint.checkpoint_format import Digests
 from dnntrain.checkpoint.gather import RankExchange
+from dnntrain.choices.monitor.loss_spike import LossSpike, LossSpikeGuard
 from dnntrain.choices.monitor.non_finite import NonFinite, NonFiniteGuard
 from dnntrain.errors import CheckpointError
 from dnntrain.protocols import Action, Alarm, Hooks, SingleProcess, StepLoss
@@ -123,3 +124,34 @@ def test_without_guards_a_run_has_neither_control_nor_state_of_recovery() -> Non
     guarded = add_recovery(Hooks(step_guards=(NonFiniteGuard(NonFinite()),)))
     assert len(guarded.scheduled_values) == 1
     assert set(guarded.state) == {"recovery"}
+
+
+def test_a_step_in_which_nothing_counts_is_not_judged() -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    spikes, events = LossSpikeGuard(LossSpike()), []
+    guarding = GuardRunner(
+        [NonFiniteGuard(NonFinite()), spikes],
+        Recovery(),
+        step=lambda: 0,
+        write=lambda step, values: events.append(values["event"]),
+        reduce=lambda tensor: tensor,
+        collectives=SingleProcess(),
+        optimizers=[optimizer],
+        buffers=(),
+        device="cpu",
+        has_scaler=False,
+    )
+    apply = build_apply([optimizer], list(model.parameters()), (), lambda numbers: None, None, guarding.should_apply)
+
+    def gradients(factor: float, weight: int, replay: bool = False) -> StepLoss:
+        loss = (model(torch.ones(2, 3)) * factor).sum()
+        loss.backward()
+        return StepLoss(loss.detach(), 2, torch.tensor(weight))
+
+    guarding.wrap_update(run_plain_step)(partial(gradients, 0.0, 0), apply)
+    assert (events, spikes.window.values) == ([], [])
+    guarding.wrap_update(run_plain_step)(partial(gradients, 1.0, 2), apply)
+    assert len(spikes.window.values) == 1
+    guarding.wrap_update(run_plain_step)(partial(gradients, float("nan"), 0), apply)
+    assert events == ["skip"]

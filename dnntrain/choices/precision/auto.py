@@ -15,7 +15,7 @@ class AutoPrecision(PrecisionChoice):
     """Select bf16, fp16 or fp32 by the hardware.
 
     bf16 on a GPU of capability 8.0 or more, on a CPU with AMX, and on an AMD CPU with AVX512-bf16;
-    fp16 on older GPUs; else fp32.
+    fp16 on older GPUs, unless the layout does not support its loss scale; else fp32.
     """
 
     def build(self, hardware: Hardware) -> PrecisionPolicy:
@@ -35,6 +35,9 @@ class AutoPrecision(PrecisionChoice):
                 return PrecisionPolicy(None, False, "auto: this CPU has no AMX, and computes fp32 faster than bf16")
             return PrecisionPolicy(None, False, "auto: this CPU has neither AMX nor AVX512-bf16")
         return PrecisionPolicy(None, False, f"auto: fp32 on {hardware.device}")
+
+    def avoid_loss_scale(self, policy: PrecisionPolicy) -> PrecisionPolicy:
+        return PrecisionPolicy(None, False, f"{policy.reason}, but this layout does not support its loss scale")
 
     def list_speed_settings(self, facts: SpeedFacts) -> Iterable[SpeedSetting]:
         return (SpeedSetting("precision", SpeedGrade.STATISTICAL, ("bf16",)),) if facts.is_float32 else ()

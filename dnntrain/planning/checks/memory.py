@@ -66,11 +66,15 @@ def check_state_fits(config: RunConfig, memory: Memory, hardware: Hardware, rank
     """
     sharing_ranks = count_ranks_of_machine(config, ranks) if hardware.device == "cpu" else 1
     needed_bytes = (memory.weights + memory.gradients + memory.optimizer) * sharing_ranks
-    if hardware.memory_bytes and needed_bytes > hardware.memory_bytes and config.cluster.world_size is None:
+    if (
+        hardware.device_memory_bytes
+        and needed_bytes > hardware.device_memory_bytes
+        and config.cluster.world_size is None
+    ):
         raise ConfigError(
             f"{_name_model(config)} does not fit: weights, gradients and optimizer state take "
             f"{format_bytes(needed_bytes)}, and the {'machine' if hardware.device == 'cpu' else 'device'} has "
-            f"{format_bytes(hardware.memory_bytes)}",
+            f"{format_bytes(hardware.device_memory_bytes)}",
             _HINT,
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dnntrain.config.run_config import LightConfig, RunConfig
 from dnntrain.distributed.parallel_dims import ParallelConfig, ParallelDims, uses_fsdp
 from dnntrain.planning.seq_len import LENGTH_MULTIPLE
-from dnntrain.protocols import Refusal, ScheduledParam
+from dnntrain.protocols import PrecisionPolicy, Refusal, ScheduledParam
 from dnntrain.utils.epochs import BatchSizeSchedule
 from dnntrain.utils.hardware import Hardware
 
@@ -58,9 +58,15 @@ def find_degree_refusals(
     if not isinstance(layout, ParallelConfig):
         return
     yield from _find_unused_options(layout, config.resolved["parallel"]["name"], dims)
-    yield from _find_pipeline_refusals(config, hardware, layout, dims)
+    yield from _find_pipeline_refusals(config, layout, dims)
     if hardware is None:
         return
+    if not supports_loss_scale(dims) and choose_precision(config, hardware, dims).uses_loss_scale:
+        kind = "a pipeline" if dims.pp > 1 else "tensor parallelism"
+        yield Refusal(
+            f"precision={config.resolved['choices']['precision']}: {kind} does not support a loss scale",
+            "use precision=bf16 or precision=fp32",
+        )
     if layout.cpu_offload and hardware.device == "cpu":
         yield Refusal(
             "parallel.cpu_offload=true has no effect, because the device is a CPU",
@@ -94,9 +100,22 @@ def _find_unused_options(layout: ParallelConfig, name: str, dims: ParallelDims) 
                 )
 
 
-def _find_pipeline_refusals(
-    config: LightConfig, hardware: Hardware | None, layout: ParallelConfig, dims: ParallelDims
-) -> Iterator[Refusal]:
+def supports_loss_scale(dims: ParallelDims) -> bool:
+    """Return whether a gradient scaler works: torch's takes no mixture of sharded and whole gradients, and no stages."""
+    return dims.tp == 1 and dims.pp == 1
+
+
+def choose_precision(config: LightConfig, hardware: Hardware, dims: ParallelDims) -> PrecisionPolicy:
+    """Return the number formats of training on a layout of these degrees."""
+    policy = config.precision.build(hardware)
+    return (
+        config.precision.avoid_loss_scale(policy)
+        if policy.uses_loss_scale and not supports_loss_scale(dims)
+        else policy
+    )
+
+
+def _find_pipeline_refusals(config: LightConfig, layout: ParallelConfig, dims: ParallelDims) -> Iterator[Refusal]:
     if dims.pp == 1:
         return
     is_interleaved, has_several_stages = layout.schedule == "interleaved", layout.stages_per_rank > 1
@@ -113,11 +132,6 @@ def _find_pipeline_refusals(
         )
     if config.train.compile == "on":
         yield Refusal("train.compile=on: a pipeline does not support compilation", "use train.compile=auto or off")
-    if hardware is not None and config.precision.build(hardware).uses_loss_scale:
-        yield Refusal(
-            f"precision={config.resolved['choices']['precision']}: a pipeline does not support a loss scale",
-            "use precision=bf16 or precision=fp32",
-        )
 
 
 def find_sequence_refusals(
