@@ -22,7 +22,7 @@ from dnntrain.checkpoint.read_checkpoint import Checkpoint
 from dnntrain.checkpoint.state_dicts import ModelState
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape, get_storage_key
-from dnntrain.protocols import Batch, Hooks, ModelStage, ModelTransform, ReshapeInputs, Reshaping
+from dnntrain.protocols import Batch, CutState, Hooks, ModelStage, ModelTransform, ReshapeInputs, Reshaping
 from dnntrain.pruning.cut import Cut, cut_state
 from dnntrain.pruning.depth import drop_state
 from dnntrain.pruning.widths import Widths, apply_widths, decode_widths
@@ -155,6 +155,9 @@ def cut_checkpoint(setup: RunSetup, checkpoint: Checkpoint) -> tuple[Checkpoint,
     if unknown := set(cut.replaced) - set(states["model"]):
         raise CheckpointError(f"the cut replaces {min(unknown)}, which is not saved")
     states["model"] = {**states["model"], **cut.replaced}
+    for name, state in setup.hooks.state.items():
+        if isinstance(state, CutState):
+            states[name] = state.make_state_after_cut(checkpoint.states[name], checkpoint.step)
     states[STATE] = encode_state(cut.widths)
     # The best state so far is of a larger network, which the run no longer makes.
     states["evaluator"] = {**states["evaluator"], "best": None, "best_step": 0, "evaluated_step": -1}

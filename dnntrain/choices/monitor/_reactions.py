@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
-from dnntrain.protocols import Action, Alarm, MonitorChoice, StepGuard
+from dnntrain.protocols import Action, Alarm, CutState, MonitorChoice, StepGuard
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class GradientGuard(StepGuard):
         self.action = Action[reaction.action.upper()]
 
 
-class Window:
-    """The last `size` finite values, oldest first; its state survives a resume."""
+class Window(CutState):
+    """The last `size` finite values, oldest first; its state survives a resume, but not a cut of the network."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -60,6 +60,9 @@ class Window:
         """Add a value if it is finite."""
         if math.isfinite(value):
             self.values = [*self.values, value][-self._size :]
+
+    def make_state_after_cut(self, state: Mapping[str, Any], step: int) -> dict[str, Any]:
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {str(number): value for number, value in enumerate(self.values)}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rank_pool import Pool
 
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.choices.prune._find_cut import check_tensor_parallel
 from dnntrain.choices.prune.structured import SavedMultiple
 from dnntrain.cli.main import main
@@ -21,7 +22,7 @@ from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.width_multiple import choose_width_multiple
 from dnntrain.pruning.trace import find_groups
 from dnntrain.utils.hardware import Hardware
-from tests.support.short_runs import comparable, rows, trained
+from tests.support.short_runs import broken_off, comparable, rows, trained
 
 SMALL = (
     "model=resnet_cifar",
@@ -184,3 +185,23 @@ def test_the_automatic_multiple_is_a_function_of_hardware_and_number_format(
     assert choice.value == multiple
     (note,) = decode_config(compose(["prune=structured", "prune.round_to=auto"])).prune.notes(hardware, choice)
     assert f"multiples of {multiple}" in note
+
+
+WATCHED = ("monitor=[dead_units,loss_spike,gradient_norm]", "monitor.dead_units.every_steps=3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prune", ["structured", "depth"])
+def test_monitors_begin_again_at_a_cut_and_resume_after_it_with_the_same_bits(tmp_path: Path, prune: str) -> None:
+    method = [f"prune={prune}", "model.depth=14", *WATCHED, "monitor.dead_units.window=3", "monitor.loss_spike.window=8"]
+    overrides = [*(word for word in SMALL if not word.startswith(("prune=", "model.depth="))), *method]
+    overrides += [f"monitor.{name}.action=stop" for name in ("dead_units", "loss_spike", "gradient_norm")]
+    whole = trained(tmp_path / "whole", *overrides)
+    assert whole["status"] == "done"
+    after = read_checkpoint(tmp_path / "whole" / "checkpoints" / "step-6").states
+    # The cut came after step 4, so that the windows hold the losses and norms of steps 5 and 6.
+    assert [len(after[name]) for name in ("loss_spike", "gradient_norm")] == [2, 2]
+    assert after["dead_units"]["good_until"] >= 4
+    for step in (4, 6):
+        broken_off(tmp_path / "whole", tmp_path / f"from-{step}", step)
+        assert trained(tmp_path / f"from-{step}", *overrides)["digest"] == whole["digest"]
