@@ -43,14 +43,15 @@ class Reshaping:
 
     steps     numbers of completed steps after which the network is cut, ascending
     find_cut  chooses the channels that go; all ranks call it with the same inputs
-    check     raises ConfigError if the network, whole and with zero weights, cannot be cut so; it is
-              called before the run begins
+    check     returns the names of the tensors that a cut may make smaller, and raises ConfigError if
+              the network, whole and with zero weights, cannot be cut so; it is called before the run
+              begins
     done      cuts that the run has had already
     """
 
     steps: tuple[int, ...]
     find_cut: Callable[[ReshapeInputs], Cut]
-    check: Callable[[Module], None]
+    check: Callable[[Module], frozenset[str]]
     done: int = 0
 
     @property

@@ -110,6 +110,8 @@ def test_a_pruned_run_is_trained_on_exported_and_pruned_again(tmp_path: Path) ->
         (["prune.ratio=0.99"], "cannot be reached"),
         (["prune.ratio=0.99", "prune.target=latency"], "of the latency can be removed"),
         (["prune.exclude=[stages.9]"], "does not match a module"),
+        (["optim=adafactor"], "does not support optim=adafactor here"),
+        (["optim=adamw_8bit", "model.width=32"], "does not support optim=adamw_8bit here"),
     ],
 )
 def test_wrong_use_is_rejected_before_anything_is_written(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -185,6 +187,15 @@ def test_the_automatic_multiple_is_a_function_of_hardware_and_number_format(
     assert choice.value == multiple
     (note,) = decode_config(compose(["prune=structured", "prune.round_to=auto"])).prune.notes(hardware, choice)
     assert f"multiples of {multiple}" in note
+
+
+@pytest.mark.slow
+def test_an_optimizer_with_factored_moments_is_cut_with_a_network_of_matrices(tmp_path: Path) -> None:
+    words = ("model=mlp", "model.hidden=[32]", "prune=structured", "train.max_examples=64", "train.duration=4step")
+    result = trained(tmp_path / "run", *words, "optim=adafactor")
+    assert result["status"] == "done"
+    (row,) = [row for row in rows(tmp_path / "run") if row.get("event") == "pruned"]
+    assert count_weights(tmp_path / "run") == row["parameters"] < 64 * 32
 
 
 WATCHED = ("monitor=[dead_units,loss_spike,gradient_norm]", "monitor.dead_units.every_steps=3")
