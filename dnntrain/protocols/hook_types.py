@@ -210,28 +210,6 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class CutState(ABC):
-    """State about the network as it is, which begins again when units or blocks are cut out of it.
-
-    Any other state follows a cut: tensors under the name of a parameter are cut like the parameter.
-    """
-
-    @abstractmethod
-    def make_state_after_cut(self, state: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """Return the state from which the cut network begins, given `state` after `step` steps.
-
-        It must not depend on the trainer: no bindings have been called.
-        """
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-
-    @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state, or one that `make_state_after_cut` has made."""
-
-
 class AfterStepHook(Protocol):
     """A function that runs after each optimizer step."""
 

@@ -9,7 +9,7 @@ the same checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from dnntrain.pruning.widths import Widths, apply_widths, decode_widths
 from dnntrain.training.cadence import Event
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.data import make_unaugmented_batches
+from dnntrain.training.metrics_writer import Metrics
 from dnntrain.training.setup import RunSetup, build_unfilled_model
 from dnntrain.utils.rng import Key
 from dnntrain.utils.world import World
@@ -61,6 +62,18 @@ def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer) 
 
     next_step = reshaping.next_step
     return [Event(request, next_step=lambda step: next_step if step <= next_step else _NEVER)]
+
+
+def make_mask_events(steps: Sequence[int], metrics: Metrics) -> list[Event]:
+    """Return the event that writes a row after each of `steps`, from which on more weights are zero."""
+
+    def write(step: int) -> None:
+        if step in steps:
+            metrics.write_row("event", step, {"event": "masked", "reason": "more weights are zero from here on"})
+
+    return (
+        [Event(write, next_step=lambda step: next((item for item in steps if item >= step), _NEVER))] if steps else []
+    )
 
 
 @dataclass(frozen=True)

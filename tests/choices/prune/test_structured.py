@@ -204,7 +204,13 @@ WATCHED = ("monitor=[dead_units,loss_spike,gradient_norm]", "monitor.dead_units.
 @pytest.mark.slow
 @pytest.mark.parametrize("prune", ["structured", "depth"])
 def test_monitors_begin_again_at_a_cut_and_resume_after_it_with_the_same_bits(tmp_path: Path, prune: str) -> None:
-    method = [f"prune={prune}", "model.depth=14", *WATCHED, "monitor.dead_units.window=3", "monitor.loss_spike.window=8"]
+    method = [
+        f"prune={prune}",
+        "model.depth=14",
+        *WATCHED,
+        "monitor.dead_units.window=3",
+        "monitor.loss_spike.window=8",
+    ]
     overrides = [*(word for word in SMALL if not word.startswith(("prune=", "model.depth="))), *method]
     overrides += [f"monitor.{name}.action=stop" for name in ("dead_units", "loss_spike", "gradient_norm")]
     whole = trained(tmp_path / "whole", *overrides)
