@@ -41,6 +41,10 @@ class TableData(DataChoice):
     input_kind: ClassVar[InputKind] = InputKind.TABLE
     features: ClassVar[frozenset[DataFeature]] = frozenset()
 
+    @property
+    def measures_training(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class TableLayout:
