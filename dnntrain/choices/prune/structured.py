@@ -120,6 +120,7 @@ class Structured(PruneChoice):
             shape,
             self.compensate,
             self.recalibrate,
+            context.device,
         )
 
         def check(model: nn.Module) -> frozenset[str]:
