@@ -26,12 +26,14 @@ from dnntrain.protocols import Batch, CutState, Hooks, ModelStage, ModelTransfor
 from dnntrain.pruning.cut import Cut, cut_state
 from dnntrain.pruning.depth import drop_state
 from dnntrain.pruning.widths import Widths, apply_widths, decode_widths
-from dnntrain.training.cadence import Event
+from dnntrain.training.cadence import Event, make_event
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.data import make_unaugmented_batches
 from dnntrain.training.metrics_writer import Metrics
+from dnntrain.training.progress import Progress
 from dnntrain.training.setup import RunSetup, build_unfilled_model
 from dnntrain.utils.rng import Key
+from dnntrain.utils.units import Duration
 from dnntrain.utils.world import World
 
 #: The name of the state that holds the widths of a cut network.
@@ -49,19 +51,33 @@ class ReshapeRequest(Exception):
         self.step = step
 
 
-def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer) -> list[Event]:
-    """Return the event that saves the state and ends the loop at the next cut, if there is one."""
+def make_reshape_events(
+    reshaping: Reshaping | None, checkpointer: Checkpointer, every: Duration, progress: Progress
+) -> list[Event]:
+    """Return the events that save the state and end the loop at the next cut, if there is one.
+
+    If the state cannot be saved there, and checkpoint.on_error says to train on, the network is cut at the
+    next checkpoint that can be saved. Raises CheckpointError if there is none up to the last step.
+    """
     if reshaping is None or reshaping.next_step is None:
         return []
 
     def request(step: int) -> None:
-        if reshaping.is_due(step):
-            checkpointer(step)
-            checkpointer.wait()
+        if not reshaping.is_due(step):
+            return
+        if checkpointer.save_for_cut(step):
             raise ReshapeRequest(step)
+        if step == progress.total_steps:
+            raise CheckpointError(
+                f"the network could not be cut, because no checkpoint could be saved since step {next_step}",
+                "make room, and resume the run",
+            )
 
     next_step = reshaping.next_step
-    return [Event(request, next_step=lambda step: next_step if step <= next_step else _NEVER)]
+    return [
+        Event(request, next_step=lambda step: next_step if step <= next_step else _NEVER),
+        make_event(request, every, progress),
+    ]
 
 
 def make_mask_events(steps: Sequence[int], metrics: Metrics) -> list[Event]:
