@@ -109,7 +109,12 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
         on_error.callback(evaluation.metrics.close)
         training_batches = partial(iterate_training_batches, pipeline, empty=executor.empty_batch)
         handles = TrainerHandles(
-            model.model, model.optimizers, training_batches, place.collectives, setup.hooks.last_change_step
+            model.model,
+            model.optimizers,
+            training_batches,
+            place.collectives,
+            setup.hooks.last_change_step,
+            setup.hooks.mask_steps,
         )
         bind_hooks(setup.hooks, handles)
         saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
