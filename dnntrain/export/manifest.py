@@ -79,8 +79,8 @@ class Manifest:
             return "the number of each token, by the vocabulary"
         if self.spec.inputs.columns:
             return (
-                "number: (value - mean) / std, 0 if missing; category: its place in categories from 1 on, 0 if missing "
-                "or unknown; missing: 1 if the number of that name is missing, else 0"
+                "number: (value - mean) / std in float64, 0 if missing; category: its place in categories from 1 on, "
+                "0 if missing or unknown; missing: 1 if the number of that name is missing, else 0"
             )
         if sound := self._sound:
             return sound.describe()

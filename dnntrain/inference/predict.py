@@ -133,7 +133,7 @@ def _predict_tables(
     normalize = make_normalizer(inputs, "cpu", channels_last=False)
     for file in files:
         try:
-            rows = torch.from_numpy(encode_rows(read_table(file, texts), inputs.columns))
+            rows = torch.from_numpy(encode_rows(read_table(file, texts), inputs))
         except DataError as error:
             if on_error is None:
                 raise

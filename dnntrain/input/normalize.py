@@ -35,11 +35,12 @@ class TokenNormalizer:
 
 
 class RowNormalizer:
-    """Converts rows of numbers, float32 [n, columns]. A missing number becomes 0, the mean."""
+    """Converts rows of numbers less `inputs.offsets`, float32 [n, columns]. A missing number becomes 0, the mean."""
 
     def __init__(self, inputs: InputSpec, device: str) -> None:
         self.shape = inputs.shape
-        self.shift = torch.tensor(inputs.mean, device=device)
+        means = [mean - offset for mean, offset in zip(inputs.mean, inputs.offsets, strict=True)]
+        self.shift = torch.tensor(means, device=device)
         self.scale = torch.tensor([1.0 / value for value in inputs.std], device=device)
 
     def __call__(self, rows: Tensor, out: Tensor) -> Tensor:

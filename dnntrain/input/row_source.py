@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.source import DataSet, Source
 from dnntrain.input.table_columns import encode_rows
-from dnntrain.input.table_file import Table
+from dnntrain.input.table_file import Table, read_table
 from dnntrain.input.token_source import match_vocabulary
-from dnntrain.protocols import Column, InputSpec, TargetSpec
+from dnntrain.protocols import Column, ColumnKind, InputSpec, TargetSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class RowArray:
-    """Rows of numbers in memory, float32 [n, columns], and their labels."""
+    """Rows of numbers in memory, float32 [n, columns], less the offsets of their form, and their labels."""
 
     def __init__(self, rows: Tensor, labels: NDArray[Any], name: str, keys: Sequence[str] | None = None) -> None:
         self.rows = rows
@@ -43,6 +43,23 @@ class RowArray:
     def describe(self, index: int) -> str:
         return f"{self.name} {index}"
 
+    def with_inputs(self, old: InputSpec, new: InputSpec) -> RowArray:
+        """Return the same rows, which have the form `old`, as a model with the form `new` reads them.
+
+        Raises DataError if the columns have other names.
+        """
+        import torch
+
+        if old.columns != new.columns:
+            raise DataError(
+                f"the data set has {old.describe()}, the model reads {new.describe()}",
+                "evaluate on data of the same form",
+            )
+        matched = copy.copy(self)
+        shifts = torch.tensor(old.offsets, dtype=torch.float64) - torch.tensor(new.offsets, dtype=torch.float64)
+        matched.rows = (self.rows.double() + shifts).float()
+        return matched
+
 
 class RowSource(RowArray):
     """The rows of `table` in memory, float32 [n, columns], and their targets.
@@ -51,19 +68,29 @@ class RowSource(RowArray):
     keys    texts that decide which split holds a row
     """
 
-    def __init__(self, table: Table, columns: Sequence[Column], labels: NDArray[Any], keys: Sequence[str]) -> None:
+    def __init__(self, table: Table, inputs: InputSpec, labels: NDArray[Any], keys: Sequence[str]) -> None:
         import torch
 
-        super().__init__(torch.from_numpy(encode_rows(table, columns)), labels, table.path.name, keys)
+        super().__init__(torch.from_numpy(encode_rows(table, inputs)), labels, table.path.name, keys)
         self.table = table
 
     def describe(self, index: int) -> str:
         return f"{self.name} row {self.table.numbers[index]}"
 
-    def with_columns(self, columns: Sequence[Column]) -> RowSource:
-        """Return the same rows as a model with other columns reads them."""
+    def with_inputs(self, old: InputSpec, new: InputSpec) -> RowSource:
         assert self.keys is not None
-        return RowSource(self.table, columns, self.labels, self.keys)
+        return RowSource(self._read_texts(new.columns), new, self.labels, self.keys)
+
+    def _read_texts(self, columns: Sequence[Column]) -> Table:
+        """Return the table, with the texts of categories that look like numbers in this file."""
+        texts = [
+            column.name
+            for column in columns
+            if column.kind is ColumnKind.CATEGORY and column.name in self.table.columns
+        ]
+        if not any(self.table.is_number(name) for name in texts):
+            return self.table
+        return read_table(self.table.path, texts).select(self.table.numbers - 1)
 
 
 def match_columns(dataset: DataSet, inputs: InputSpec) -> DataSet:
@@ -74,16 +101,16 @@ def match_columns(dataset: DataSet, inputs: InputSpec) -> DataSet:
     """
     if dataset.inputs.vocabulary is not None and inputs.vocabulary is not None:
         return match_vocabulary(dataset, inputs)
-    if dataset.inputs.columns == inputs.columns:
+    if (dataset.inputs.columns, dataset.inputs.offsets) == (inputs.columns, inputs.offsets):
         return dataset
     sources: list[Source] = []
     for source in (dataset.train, dataset.test):
-        if not isinstance(source, RowSource) or not inputs.columns:
+        if not isinstance(source, RowArray) or not inputs.columns:
             raise DataError(
                 f"the data set has {dataset.inputs.describe()}, the model reads {inputs.describe()}",
                 "evaluate on data of the same form",
             )
-        sources.append(source.with_columns(inputs.columns))
+        sources.append(source.with_inputs(dataset.inputs, inputs))
     return replace(dataset, train=sources[0], test=sources[1], inputs=inputs)
 
 

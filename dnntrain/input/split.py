@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,21 +31,23 @@ def split_validation(source: Source, val_fraction: float, seed: int) -> tuple[In
     return hold_out_by_name(source.keys, classes, val_fraction, key)
 
 
-def hold_out_by_name(names: Sequence[str], labels: NDArray[np.int64], fraction: float, key: Key) -> tuple[Index, Index]:
+def hold_out_by_name(names: Sequence[str], labels: NDArray[Any], fraction: float, key: Key) -> tuple[Index, Index]:
     """Return (kept, held out) indices, each sorted, with about `fraction` of the examples held out.
+
+    `labels` are int [n] class numbers, or float [n, labels] of 0 and 1.
 
     An example is held out if the hash of its name with `key`, uniform in [0, 1), is below
     `fraction`. Adding, removing or renaming other examples does not change it, with two exceptions
-    for tiny sets: if none is held out, that with the smallest hash is; and a class keeps the example
-    with its largest hash. Examples with one name are never divided.
+    for tiny sets: if none is held out, that with the smallest hash is; and a class or a label keeps the
+    example with its largest hash. Examples with one name are never divided.
     """
     hashes = np.array([_hash_name(name, key) for name in names])
     is_held = hashes < fraction
     if fraction > 0 and len(names) > 1 and not is_held.any():
         is_held = hashes == hashes.min()
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        if is_held[of_class].all():
+    is_of_class = labels.T != 0 if labels.ndim == 2 else (labels == label for label in np.unique(labels))
+    for of_class in map(np.flatnonzero, is_of_class):
+        if len(of_class) and is_held[of_class].all():
             is_held[hashes == hashes[of_class].max()] = False
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 

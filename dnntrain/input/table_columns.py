@@ -76,15 +76,17 @@ def measure_moments(values: Values) -> tuple[float, float]:
     return float(present.mean()), std if std > 1e-12 * max(1.0, float(np.abs(present).max())) else 1.0
 
 
-def encode_rows(table: Table, columns: Sequence[Column]) -> NDArray[np.float32]:
-    """Return the rows as float32 [n, columns]: numbers with NaN if missing, and categories by number.
+def encode_rows(table: Table, inputs: InputSpec) -> NDArray[np.float32]:
+    """Return the rows as float32 [n, columns]: numbers less `inputs.offsets`, and categories by number.
+
+    A missing number is NaN.
 
     Raises DataError if a column is missing, or holds texts instead of numbers.
     """
-    return np.stack([_encode_column(table, column) for column in columns], axis=1)
+    return np.stack([_encode_column(table, *pair) for pair in zip(inputs.columns, inputs.offsets, strict=True)], axis=1)
 
 
-def _encode_column(table: Table, column: Column) -> NDArray[np.float32]:
+def _encode_column(table: Table, column: Column, offset: float) -> NDArray[np.float32]:
     if column.name not in table.columns:
         raise DataError(f"{table.path} does not have the column {column.name}", did_you_mean(column.name, table.names))
     values = table.columns[column.name]
@@ -102,7 +104,7 @@ def _encode_column(table: Table, column: Column) -> NDArray[np.float32]:
     if column.kind is ColumnKind.IS_MISSING:
         return np.isnan(values).astype(np.float32)
     with np.errstate(over="ignore"):
-        numbers32: NDArray[np.float32] = values.astype(np.float32)
+        numbers32: NDArray[np.float32] = (values - offset).astype(np.float32)
     if np.isinf(numbers32).any():
         row = table.numbers[np.flatnonzero(np.isinf(numbers32))[0]]
         raise DataError(f"{table.path}: column {column.name}, row {row}: the number is too large", "scale the column")

@@ -90,6 +90,17 @@ def make_labels(table: Table, names: Sequence[str], targets: TargetSpec) -> NDAr
     return np.array([classes[text] for text in texts], dtype=np.int64)
 
 
+def make_strata(table: Table, names: Sequence[str], target_type: str, is_evaluation: bool = False) -> NDArray[Any]:
+    """Return the classes or labels that a split must not lose: int64 [n], zeros if targets are numbers, or float32 [n, labels].
+
+    Raises DataError as `find_target_spec` does; one class is enough if a trained model is evaluated.
+    """
+    targets = find_target_spec(table, names, target_type, table if is_evaluation else None)
+    if targets.kind is TargetKind.NUMBERS:
+        return np.zeros(len(table), np.int64)
+    return make_labels(table, names, targets)
+
+
 def _check_labels(table: Table, names: Sequence[str]) -> None:
     """Raise DataError if one of several columns of labels has another value than 0 and 1."""
     for name in names if len(names) > 1 else ():

@@ -49,7 +49,10 @@ def build_user_data(splits: Any, kind: InputKind, owner: str) -> DataSet:
     targets = _find_targets(splits[0], pairs[0][1], owner)
     labels = [_make_labels(values, targets, f"{owner}: {name}") for (_, values), name in zip(pairs, names, strict=True)]
     inputs = _make_inputs(splits[0], pairs[0][0], kind, owner)
-    digest = compute_digest(["user data", *targets.names, *(array for pair in pairs for array in pair)])
+    if kind is InputKind.TABLE:
+        pairs = [((rows - np.array(inputs.offsets)).astype(np.float32), values) for rows, values in pairs]
+    offsets = [str(inputs.offsets)] if any(inputs.offsets) else []
+    digest = compute_digest(["user data", *targets.names, *offsets, *(array for pair in pairs for array in pair)])
     val_index = None
     train, train_labels = pairs[0][0], labels[0]
     if len(pairs) == 3:
@@ -111,17 +114,16 @@ def _read_split(split: Any, kind: InputKind, name: str) -> tuple[NDArray[Any], N
     return np.stack(read_inputs), np.stack(read_targets)
 
 
-def _to_row(value: Any, name: str) -> NDArray[np.float32]:
+def _to_row(value: Any, name: str) -> NDArray[np.float64]:
     row = np.asarray(value)
     if row.ndim != 1 or row.dtype.kind not in "iufb":
         raise DataError(
             f"{name} must be a row of numbers [columns], not {_format(row.shape)} of {row.dtype}",
             "set data.inputs=images for images",
         )
-    row = row.astype(np.float32)
-    if not np.isfinite(row).all():
+    if not np.isfinite(row.astype(np.float32)).all():
         raise DataError(f"{name} must have finite numbers", "fill missing values, or use data=table, which does")
-    return row
+    return row.astype(np.float64)
 
 
 def _to_image(value: Any, name: str) -> NDArray[np.uint8]:
@@ -213,7 +215,7 @@ def _make_inputs(split: Any, inputs: NDArray[Any], kind: InputKind, owner: str) 
         names = tuple(map(str, vars_of(split, "columns") or (f"x{number}" for number in range(inputs.shape[1]))))
         if len(names) != inputs.shape[1]:
             raise DataError(f"{owner}: a row has {inputs.shape[1]} numbers, but there are {len(names)} columns")
-        moments = [measure_moments(column.astype(np.float64)) for column in inputs.T]
+        moments = [measure_moments(column) for column in inputs.T]
         means, stds = (tuple(values) for values in zip(*moments, strict=True))
         return InputSpec((len(names),), means, stds, tuple(Column(name, ColumnKind.NUMBER) for name in names))
     channel_means, channel_stds = [], []

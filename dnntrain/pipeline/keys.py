@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ _OTHER_PACKAGES = frozenset(
     {"bench", "cli", "diff", "display", "pipeline", "prove", "report", "sweep", "tune", "__pycache__"}
 )
 
-#: The keys of files with the user's own code, or with data.
-_FILE_KEYS = frozenset({"file", "test_file", "path", "test_path"})
+#: The files of a run, a checkpoint or an export that tell its weights.
+_WEIGHT_FILES = ("model.safetensors", "manifest.json")
 
 
 @cache
@@ -47,17 +48,29 @@ def compute_stage_key(config: Mapping[str, Any], inputs: Mapping[str, str], code
     inputs  input → key of the run that it comes from
     code    digest of the code
     """
-    files = dict(_digest_files(config))
+    files = dict(_digest_files(config, ""))
     return compute_json_digest({"config": compute_digest(config), "inputs": dict(inputs), "code": code, "files": files})
 
 
-def _digest_files(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the key and the digest of each file of code or data that the configuration names."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _digest_files(value, f"{prefix}{name}.")
-        elif name in _FILE_KEYS and isinstance(value, str) and (path := Path(value).expanduser()).is_file():
-            yield f"{prefix}{name}", _digest_file(path.absolute())
+def _digest_files(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the key and the digest of each file that a value of the configuration names.
+
+    Any text that is the path of a file counts, so that no setting can be missed. Of a folder its weights
+    count.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _digest_files(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _digest_files(item, f"{key}.{number}")
+    elif isinstance(value, str) and value:
+        # A text need not be a path: it may be too long, or name a user who does not exist.
+        with suppress(OSError, RuntimeError, ValueError):
+            path = Path(value).expanduser().absolute()
+            for file in (path, *(path / name for name in _WEIGHT_FILES)):
+                if file.is_file():
+                    yield f"{key}{'' if file == path else f'/{file.name}'}", _digest_file(file)
 
 
 @cache

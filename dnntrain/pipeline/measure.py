@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from dnntrain.export.manifest import is_export, read_manifest
 from dnntrain.inference.load import load_model
 from dnntrain.pipeline.points import MEASUREMENTS_FILE, Measured, Measurements, Point, read_measurements
 from dnntrain.pipeline.prepare import Pipeline
-from dnntrain.pipeline.stage_runs import StageRun
+from dnntrain.pipeline.stage_runs import StageRun, read_record
 from dnntrain.protocols import Metric, RowMetric
 from dnntrain.prove.test_set_error import (
     ExampleSums,
@@ -38,11 +39,11 @@ Say = Callable[[str], None]
 
 
 def measure_pipeline(pipeline: Pipeline, say: Say) -> Measurements:
-    """Return the measurements of all stages, and write them; those of the same models are used again."""
+    """Return the measurements of all stages, and write them; those of the same runs are used again."""
     models = {name: paths for stage in pipeline.definition.stages for name, paths in _list_models(pipeline, stage.name)}
-    identity = compute_json_digest(
-        {"models": {name: [_identify(path) for path in paths] for name, paths in models.items()}, "batches": BATCHES}
-    )
+    hardware = probe_hardware("cpu")
+    machine = {"cpu": hardware.cpu_model, "features": list(hardware.cpu_features), "threads": hardware.cores}
+    identity = compute_identity(pipeline, models, machine)
     saved = read_measurements(pipeline.folder)
     if saved is not None and saved.identity == identity:
         return saved
@@ -60,11 +61,25 @@ def measure_pipeline(pipeline: Pipeline, say: Say) -> Measurements:
         _make_point(pipeline, name, paths, metrics[name], result)
         for (name, paths), result in zip(models.items(), results, strict=True)
     )
-    hardware = probe_hardware("cpu")
-    machine = {"cpu": hardware.cpu_model, "features": list(hardware.cpu_features), "threads": hardware.cores}
     measurements = Measurements(info, points, machine, identity)
     write_sealed_json(pipeline.folder / MEASUREMENTS_FILE, measurements.as_json())
     return measurements
+
+
+def compute_identity(pipeline: Pipeline, models: Mapping[str, Sequence[Path]], machine: Mapping[str, Any]) -> str:
+    """Return the digest of all that measurements depend on: the runs with their models, and the machine.
+
+    The key of a run covers its configuration, so also the metric and the settings of the evaluation.
+    """
+    runs = [
+        {"folder": run.folder.name, "key": run.key, "train_s": _read_train_s(run), "record": read_record(run.folder)}
+        for run in pipeline.runs
+    ]
+    files = {
+        name: [[str(path.relative_to(pipeline.folder)), _identify(path)] for path in paths]
+        for name, paths in models.items()
+    }
+    return compute_json_digest({"runs": runs, "models": files, "machine": dict(machine), "batches": BATCHES})
 
 
 def _list_models(pipeline: Pipeline, stage: str) -> Iterator[tuple[str, list[Path]]]:

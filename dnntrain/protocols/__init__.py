@@ -78,7 +78,7 @@ from dnntrain.protocols.hooks import Hooks
 from dnntrain.protocols.metric import LOSS, Metric, MetricInfo, RowMetric, find_metric
 from dnntrain.protocols.norm_group import NormChoice, NormFacts
 from dnntrain.protocols.optim_groups import OptimChoice, SchedChoice
-from dnntrain.protocols.reshaping import ReshapeInputs, Reshaping
+from dnntrain.protocols.reshaping import CutState, ReshapeInputs, Reshaping, is_network_change
 from dnntrain.protocols.step import (
     Batch,
     ComputeGradients,
@@ -116,6 +116,7 @@ __all__ = [
     "Column",
     "ColumnKind",
     "ComputeGradients",
+    "CutState",
     "DataChoice",
     "DataFeature",
     "DeferredLogits",
@@ -195,5 +196,6 @@ __all__ = [
     "WeightInit",
     "WidthMultiple",
     "find_metric",
+    "is_network_change",
     "keep_masks",
 ]

@@ -48,6 +48,7 @@ class Role(Enum):
     DROPOUT = "set the rate of dropout"
     WEIGHT_FORM = "replace the weights that layers compute with"
     LINEAR_FORM = "replace the linear layers"
+    ACTIVATION_RANGES = "measure ranges of activations in training"
     LAYER_WEIGHTS = "change the weights that layers have"
 
 

@@ -216,9 +216,14 @@ class TrainerHandles:
                       batch norm's. The batches are the same at every call. All ranks get equally
                       many; some may be empty
     collectives       operations over the ranks
+    last_change_step  number of steps after which no method changes the network any more, by a cut or by
+                      weights that become zero; 0 if none does
+    mask_steps        numbers of steps after which more weights are zero
     """
 
     model: Module
     optimizers: Sequence[Optimizer]
     training_batches: Callable[[int], Iterator[Batch]]
     collectives: Collectives
+    last_change_step: int = 0
+    mask_steps: tuple[int, ...] = ()

@@ -33,6 +33,7 @@ class DataChoice(Choice):
     on_error        reaction to an unreadable example: "raise" or "skip"
     mix_block_size  number of examples of a block, within which methods mix or relate examples
     sampler         order of an epoch: "shuffled", or "balanced" with equally many examples of each class
+    measures_training  whether the form of the inputs, such as means or tokens, depends on the training examples
     varies_images   whether reading changes training images at random
     reading         how image or sound files become inputs
     default_crop_padding, default_flip_probability  the values of augment=[crop,flip] for this data unless they are set
@@ -54,6 +55,10 @@ class DataChoice(Choice):
     sampler: str = "shuffled"
     default_crop_padding: ClassVar[int] = 0
     default_flip_probability: ClassVar[float] = 0.0
+
+    @property
+    def measures_training(self) -> bool:
+        return False
 
     @property
     def varies_images(self) -> bool:

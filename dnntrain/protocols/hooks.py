@@ -59,10 +59,6 @@ def _multiply(values: Sequence[float], names: Sequence[str]) -> float:
     return math.prod(values)
 
 
-def _take_largest(values: Sequence[int], names: Sequence[str]) -> int:
-    return max(values, default=0)
-
-
 def _only_one(action: str, default: Any) -> Callable[[Sequence[Any], Sequence[str]], Any]:
     """Return the rule of a slot that one method may fill: its value, or `default`."""
 
@@ -103,7 +99,6 @@ _WEIGHTS_FIRST = {"merge": _concat_eval_weights}
 _PRODUCT = {"merge": _multiply}
 _BY_NAME = {"merge": _merge_states}
 _ONE_STEP = {"merge": _only_one("take the optimizer step", None)}
-_LATEST = {"merge": _take_largest}
 _ONE_RESHAPING = {"merge": _only_one("cut the network", None)}
 _ONE_FEDERATION = {"merge": _only_one("train clients", None)}
 _ONE_SMOOTHING = {"merge": _only_one("smooth the targets", 0.0)}
@@ -132,7 +127,8 @@ class Hooks:
                       of the method, for the plan
     reshaping         cuts of the network between steps; one method may make them
     federation        clients that train apart between two states of a server; a step is a round
-    best_from_step    steps after which an evaluation may be the best one
+    mask_steps        steps after which the method sets weights to zero: each has a row of event "masked",
+                      and an evaluation from the last one on may be the best one
     bindings          functions that are called once with the built trainer's handles, in the order
                       of the methods
     state             state that is saved in checkpoints, by name
@@ -157,7 +153,7 @@ class Hooks:
     memory_use: tuple[Callable[[int], MemoryUse], ...] = field(default=(), metadata=_ALL)
     reshaping: Reshaping | None = field(default=None, metadata=_ONE_RESHAPING)
     federation: Federation | None = field(default=None, metadata=_ONE_FEDERATION)
-    best_from_step: int = field(default=0, metadata=_LATEST)
+    mask_steps: tuple[int, ...] = field(default=(), metadata=_ALL)
     bindings: tuple[Callable[[TrainerHandles], None], ...] = field(default=(), metadata=_ALL)
     label_smoothing: float = field(default=0.0, metadata=_ONE_SMOOTHING)
     main_loss_weight: float = field(default=1.0, metadata=_PRODUCT)
@@ -165,6 +161,11 @@ class Hooks:
     flip_probability: float = field(default=0.0, metadata=_ONE_FLIP)
     augment_copies: int = field(default=1, metadata=_ONE_REPETITION)
     state: Mapping[str, Stateful] = field(default_factory=dict, metadata=_BY_NAME)
+
+    @property
+    def last_change_step(self) -> int:
+        """Return the number of steps after which no method changes the network any more."""
+        return max((*self.mask_steps, *(() if self.reshaping is None else self.reshaping.steps)), default=0)
 
     @classmethod
     def merge(cls, all_hooks: Iterable[Hooks], names: Sequence[str] = ()) -> Hooks:

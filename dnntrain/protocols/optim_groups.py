@@ -80,6 +80,13 @@ class OptimChoice(Choice):
         """Return the names of the parameters that the optimizer does not train; they need no gradient."""
         return frozenset()
 
+    def list_uncuttable_parameters(self, model: nn.Module) -> frozenset[str]:
+        """Return the names of the parameters whose state cannot be cut with them.
+
+        Tensors of a state are cut with a parameter if each of their axes has its size or 1.
+        """
+        return frozenset()
+
     def get_parameter_options(self, model: nn.Module) -> Mapping[str, Any]:
         """Return the options of each parameter by name.
 

@@ -1,7 +1,8 @@
-"""The slot of `Hooks` that cuts the network between steps."""
+"""The slot of `Hooks` that cuts the network between steps, and the state that does not follow a cut."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -43,14 +44,15 @@ class Reshaping:
 
     steps     numbers of completed steps after which the network is cut, ascending
     find_cut  chooses the channels that go; all ranks call it with the same inputs
-    check     raises ConfigError if the network, whole and with zero weights, cannot be cut so; it is
-              called before the run begins
+    check     returns the names of the tensors that a cut may make smaller, and raises ConfigError if
+              the network, whole and with zero weights, cannot be cut so; it is called before the run
+              begins
     done      cuts that the run has had already
     """
 
     steps: tuple[int, ...]
     find_cut: Callable[[ReshapeInputs], Cut]
-    check: Callable[[Module], None]
+    check: Callable[[Module], frozenset[str]]
     done: int = 0
 
     @property
@@ -61,3 +63,30 @@ class Reshaping:
     def is_due(self, step: int) -> bool:
         """Return whether the network must be cut after `step` steps."""
         return self.next_step is not None and step >= self.next_step
+
+
+class CutState(ABC):
+    """State about the network as it is, which begins again when units or blocks are cut out of it.
+
+    Any other state follows a cut: tensors under the name of a parameter are cut like the parameter.
+    """
+
+    @abstractmethod
+    def make_state_after_cut(self, state: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """Return the state from which the cut network begins, given `state` after `step` steps.
+
+        It must not depend on the trainer: no bindings have been called.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state, or one that `make_state_after_cut` has made."""
+
+
+def is_network_change(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of metrics says that the network is another one from here on: cut, or masked."""
+    return row["split"] == "event" and row["event"] in ("pruned", "masked")

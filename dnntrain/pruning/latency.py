@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 
@@ -16,17 +17,18 @@ _PAIRS = 9
 _BLOCK_S = 0.01
 
 
-def measure_latency_ratio(model: nn.Module, reference: nn.Module, shape: ModelShape) -> float:
+def measure_latency_ratio(model: nn.Module, reference: nn.Module, shape: ModelShape, device: str = "cpu") -> float:
     """Return the latency of one example as a multiple of `reference`'s: the median of paired blocks."""
-    return statistics.median(measure_latency_ratios(model, reference, shape))
+    return statistics.median(measure_latency_ratios(model, reference, shape, device=device))
 
 
 def measure_latency_ratios(
-    model: nn.Module, reference: nn.Module, shape: ModelShape, pairs: int = _PAIRS
+    model: nn.Module, reference: nn.Module, shape: ModelShape, pairs: int = _PAIRS, device: str = "cpu"
 ) -> list[float]:
-    """Return the ratio of latencies in each pair of blocks."""
-    images = make_random_inputs(shape.make_zeros(1), 1)
-    models = (model.eval(), reference.eval())
+    """Return the ratio of latencies on `device` in each pair of blocks; the networks stay where they are."""
+    images = make_random_inputs(shape.make_zeros(1), 1).to(device)
+    model, reference = (copy.deepcopy(network).to(device).eval() for network in (model, reference))
+    models = (model, reference)
     with torch.inference_mode():
         for network in models:
             for _ in range(3):
@@ -42,7 +44,15 @@ def measure_latency_ratios(
 
 
 def _time_passes(model: nn.Module, images: torch.Tensor, passes: int) -> float:
+    _synchronize(images.device)
     start_s = time.perf_counter()
     for _ in range(passes):
         model(images)
+    _synchronize(images.device)
     return time.perf_counter() - start_s
+
+
+def _synchronize(device: torch.device) -> None:
+    """Wait until the device has computed all that was asked of it."""
+    if device.type in ("cuda", "mps"):
+        torch.accelerator.synchronize(device)

@@ -12,6 +12,7 @@ from pathlib import Path
 from dnntrain.config.run_config import RunConfig
 from dnntrain.config.saved_config import CONFIG_NAME, write_saved_config
 from dnntrain.errors import ConfigError
+from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.files import write_text
 
 _PYPROJECT = """\
@@ -171,10 +172,15 @@ def write_flower_app(config: RunConfig, folder: Path) -> list[Path]:
         raise ConfigError(f"{folder} must be a new or an empty folder", "name another one")
     options = config.resolved["federated"]
     name = "".join(letter if letter.isalnum() else "-" for letter in config.name.lower()).strip("-") or "federation"
-    rounds = federated.set_duration(config.train.duration)
+    length = federated.set_duration(config.train.duration)
+    if length.unit == "s":
+        raise ConfigError(
+            f"export-app does not support train.duration={length}, because Flower counts rounds",
+            "use federated.rounds=20, for example",
+        )
     values = {
         "name": name,
-        "rounds": max(1, int(rounds.value)),
+        "rounds": max(1, EpochSchedule.constant(1, 1).count_steps(length, 0)),
         "fraction": options["fraction"],
         "clients": options["clients"],
         "output": json.dumps(str(folder.absolute() / "final")),

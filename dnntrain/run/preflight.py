@@ -90,9 +90,17 @@ def _is_owned_by(name: str, owned_names: Sequence[str]) -> bool:
 
 
 def check_reshaping(config: RunConfig, data: PreparedData, hooks: Hooks) -> None:
-    """Check that the network can be cut as configured. Raises ConfigError if not."""
-    if hooks.reshaping is not None:
-        hooks.reshaping.check(build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks))
+    """Check that the network, and the optimizer's state, can be cut as configured. Raises ConfigError if not."""
+    if hooks.reshaping is None:
+        return
+    model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
+    if stuck := hooks.reshaping.check(model) & config.optim.list_uncuttable_parameters(model):
+        choices = config.resolved["choices"]
+        raise ConfigError(
+            f"prune={choices['prune']} does not support optim={choices['optim']} here, because its state of "
+            f"{min(stuck)} does not have the shape of the weight and cannot be cut with it",
+            "use optim=adamw",
+        )
 
 
 def check_unfreezing(config: RunConfig, hooks: Hooks) -> None:

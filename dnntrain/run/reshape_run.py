@@ -78,13 +78,11 @@ def reload_start(start: RunStart, folder: Path, request: ReshapeRequest) -> RunS
 def begin_with_cut(trainer: Trainer, notes: Mapping[str, Any] | None) -> None:
     """Record a cut: its row, and a checkpoint of the smaller network in place of all earlier ones.
 
-    Raises ReshapeRequest if the next cut is due at once, as before the first step.
+    Raises ReshapeRequest if the next cut is due at once, as before the first step, and its state is saved.
     """
     step, reshaping = trainer.loop.progress.step, trainer.hooks.reshaping
     if notes is not None:
         trainer.metrics.write_row("event", step, dict(notes))
         trainer.checkpointer.replace_all(step)
-    if reshaping is not None and reshaping.is_due(step):
-        trainer.checkpointer(step)
-        trainer.checkpointer.wait()
+    if reshaping is not None and reshaping.is_due(step) and trainer.checkpointer.save_for_cut(step):
         raise ReshapeRequest(step)

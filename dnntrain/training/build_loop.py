@@ -12,7 +12,7 @@ from dnntrain.training.cadence import Cadence, Event, make_event
 from dnntrain.training.loop import Batches, Loop
 from dnntrain.training.metrics_writer import Metrics
 from dnntrain.training.progress import Progress
-from dnntrain.training.reshape import make_reshape_event
+from dnntrain.training.reshape import make_mask_events, make_reshape_events
 from dnntrain.training.scheduled_values import bind_scheduled_values
 from dnntrain.training.seq_len import SequenceLength, ShortBatches
 from dnntrain.training.setup import RunSetup
@@ -87,9 +87,10 @@ def _list_events(
     return [
         *([Event(signals.agree_on_stop, next_step=signals.get_next_step)] if has_ranks else []),
         make_event(evaluation.metrics.write_train_row, config.log.every, progress),
+        *make_mask_events(setup.hooks.mask_steps, evaluation.metrics),
         *([make_event(evaluation.evaluator, config.eval.every, progress)] if has_validation else []),
         make_event(saving.checkpointer, config.checkpoint.every, progress),
-        *make_reshape_event(setup.hooks.reshaping, saving.checkpointer, signals),
+        *make_reshape_events(setup.hooks.reshaping, saving.checkpointer, config.checkpoint.every, progress, signals),
         *([Event(outputs.tick, every_s=_TICK_S)] if outputs.tick is not None else []),
     ]
 

@@ -90,6 +90,12 @@ class Checkpointer:
         if self._folder is not None:
             prune_checkpoints(self._folder, self._keep, kept_steps)
 
+    def save_for_cut(self, step: int) -> bool:
+        """Save the state after `step` steps, and return whether it could be saved. All ranks must call it."""
+        self(step)
+        self.wait()
+        return all(self._ranks.gather_json(self._saved_step == step))
+
     def replace_all(self, step: int) -> None:
         """Save the state after `step` steps, in place of one of that step, and remove all others."""
         self._requested_step = -1

@@ -11,10 +11,12 @@ from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.pipeline import is_resident
 from dnntrain.input.prepared import PreparedData
 from dnntrain.input.resident import ResidentPipeline, make_gatherer
+from dnntrain.input.row_source import RowSource
 from dnntrain.input.sampler import BatchSchedule, BatchSchedules
+from dnntrain.input.table_file import to_texts
 from dnntrain.planning.parallelism import find_kept_block_size
 from dnntrain.planning.plan import Plan
-from dnntrain.protocols import ColumnKind, Hooks, PhaseMarker, StepBatch, TargetKind
+from dnntrain.protocols import Hooks, PhaseMarker, StepBatch, TargetKind
 from dnntrain.protocols.federation import Federation
 from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.rng import Index
@@ -103,6 +105,12 @@ def check_clients(config: RunConfig, plan: Plan, data: PreparedData, hooks: Hook
             "without noise",
             "use norm=group, or a model without batch norm",
         )
+    if federation.privacy.mode != "none" and (config.data.measures_training or data.spec.targets.mean):
+        raise ConfigError(
+            f"federated.dp={federation.privacy.mode} does not support these data, because the form of their inputs or "
+            "targets, such as means, categories or tokens, is measured on the examples of clients without noise",
+            "use federated.dp=none, or data with a fixed form: data=fashion_mnist",
+        )
     wholes = [min(config.train.batch_size, size) for size in sizes]
     rests = [] if config.train.drop_last else [size % whole for size, whole in zip(sizes, wholes, strict=True)]
     if plan.model.batch_norm_values == 1 and config.norm.batch_statistics and 1 in (*wholes, *rests):
@@ -120,14 +128,16 @@ def find_parts(config: RunConfig, data: PreparedData, federation: Federation) ->
 
 
 def read_column(data: PreparedData, name: str) -> list[str] | None:
-    """Return the value of a column of the table for each training example; None if the data have no such column."""
-    columns = data.spec.inputs.columns
-    places = [
-        place
-        for place, column in enumerate(columns)
-        if column.name == name and column.kind is not ColumnKind.IS_MISSING
-    ]
-    inputs = data.dataset.train.get_resident_inputs()
+    """Return the value of a column of the table for each training example; None if the data have no such column.
+
+    The model need not read the column.
+    """
+    source = data.dataset.train
+    if isinstance(source, RowSource):
+        values = source.table.columns.get(name)
+        return None if values is None else to_texts(values)[data.train].tolist()
+    places = [place for place, column in enumerate(data.spec.inputs.columns) if column.name == name]
+    inputs = source.get_resident_inputs()
     if not places or inputs is None:
         return None
     return [str(value) for value in inputs[:, places[0]].numpy()[data.train].tolist()]

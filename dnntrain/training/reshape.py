@@ -9,7 +9,7 @@ the same checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,16 +22,19 @@ from dnntrain.checkpoint.read_checkpoint import Checkpoint
 from dnntrain.checkpoint.state_dicts import ModelState
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.nn.shape import ModelShape, get_storage_key
-from dnntrain.protocols import Batch, Hooks, ModelStage, ModelTransform, ReshapeInputs, Reshaping
+from dnntrain.protocols import Batch, CutState, Hooks, ModelStage, ModelTransform, ReshapeInputs, Reshaping
 from dnntrain.pruning.cut import Cut, cut_state
 from dnntrain.pruning.depth import drop_state
 from dnntrain.pruning.widths import Widths, apply_widths, decode_widths
-from dnntrain.training.cadence import Event
+from dnntrain.training.cadence import Event, make_event
 from dnntrain.training.checkpointer import Checkpointer
 from dnntrain.training.data import make_unaugmented_batches
+from dnntrain.training.metrics_writer import Metrics
+from dnntrain.training.progress import Progress
 from dnntrain.training.setup import RunSetup, build_unfilled_model
 from dnntrain.training.stop_signals import SignalWatch
 from dnntrain.utils.rng import Key
+from dnntrain.utils.units import Duration
 from dnntrain.utils.world import World
 
 #: The name of the state that holds the widths of a cut network.
@@ -49,23 +52,47 @@ class ReshapeRequest(Exception):
         self.step = step
 
 
-def make_reshape_event(reshaping: Reshaping | None, checkpointer: Checkpointer, signals: SignalWatch) -> list[Event]:
-    """Return the event that saves the state and ends the loop at the next cut, if there is one.
+def make_reshape_events(
+    reshaping: Reshaping | None, checkpointer: Checkpointer, every: Duration, progress: Progress, signals: SignalWatch
+) -> list[Event]:
+    """Return the events that save the state and end the loop at the next cut, if there is one.
 
-    If a signal has arrived, the run ends here instead, and its resume cuts the network.
+    If the state cannot be saved there, and checkpoint.on_error says to train on, the network is cut at the
+    next checkpoint that can be saved. Raises CheckpointError if there is none up to the last step. If a
+    signal has arrived, the run ends here instead, and its resume cuts the network.
     """
     if reshaping is None or reshaping.next_step is None:
         return []
 
     def request(step: int) -> None:
-        if reshaping.is_due(step):
-            checkpointer(step)
-            checkpointer.wait()
+        if not reshaping.is_due(step):
+            return
+        if checkpointer.save_for_cut(step):
             if not signals.ends_run_at(step):
                 raise ReshapeRequest(step)
+        elif step == progress.total_steps:
+            raise CheckpointError(
+                f"the network could not be cut, because no checkpoint could be saved since step {next_step}",
+                "make room, and resume the run",
+            )
 
     next_step = reshaping.next_step
-    return [Event(request, next_step=lambda step: next_step if step <= next_step else _NEVER)]
+    return [
+        Event(request, next_step=lambda step: next_step if step <= next_step else _NEVER),
+        make_event(request, every, progress),
+    ]
+
+
+def make_mask_events(steps: Sequence[int], metrics: Metrics) -> list[Event]:
+    """Return the event that writes a row after each of `steps`, from which on more weights are zero."""
+
+    def write(step: int) -> None:
+        if step in steps:
+            metrics.write_row("event", step, {"event": "masked", "reason": "more weights are zero from here on"})
+
+    return (
+        [Event(write, next_step=lambda step: next((item for item in steps if item >= step), _NEVER))] if steps else []
+    )
 
 
 @dataclass(frozen=True)
@@ -160,6 +187,9 @@ def cut_checkpoint(setup: RunSetup, checkpoint: Checkpoint) -> tuple[Checkpoint,
     if unknown := set(cut.replaced) - set(states["model"]):
         raise CheckpointError(f"the cut replaces {min(unknown)}, which is not saved")
     states["model"] = {**states["model"], **cut.replaced}
+    for name, state in setup.hooks.state.items():
+        if isinstance(state, CutState):
+            states[name] = state.make_state_after_cut(checkpoint.states[name], checkpoint.step)
     states[STATE] = encode_state(cut.widths)
     # The best state so far is of a larger network, which the run no longer makes.
     states["evaluator"] = {**states["evaluator"], "best": None, "best_step": 0, "evaluated_step": -1}

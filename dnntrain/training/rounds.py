@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +39,9 @@ from dnntrain.utils.rng import derive_seed
 from dnntrain.utils.world import World
 
 Observe = Callable[[Mapping[str, Tensor]], None]
+
+#: The entries of an optimizer's group that do not belong to a client: schedules set them.
+_SCHEDULED = frozenset({"params", "lr", "initial_lr", "momentum", "betas", "weight_decay"})
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class RoundExecutor:
         self._get_round, self._observe = get_round, observe
         self._sum_device = find_sum_device(device)
         self._transmission = Transmission(federation, payload, seed, self._sum_device)
+        self._new_groups = [[_copy_counters(group) for group in item.param_groups] for item in local.optimizers]
         self._start = torch.empty(0)
         self._mean: Tensor | None = None
         self._bytes_up = self._bytes_down = 0
@@ -146,8 +151,13 @@ class RoundExecutor:
 
     def _reset_client(self, *names: str | int) -> None:
         """Forget the optimizers' state, and key torch's generators: a client may run on any rank."""
-        for optimizer in self._local.optimizers:
+        for optimizer, new_groups in zip(self._local.optimizers, self._new_groups, strict=True):
             optimizer.state.clear()
+            for group, new_group in zip(optimizer.param_groups, new_groups, strict=True):
+                # Some optimizers count steps for a group, not for a parameter.
+                for key in set(group) - _SCHEDULED - set(new_group):
+                    del group[key]
+                group.update(deepcopy(new_group))
         torch.manual_seed(derive_seed(self._seed, "federated", *names))
 
     def _finish_round(self, plan: Round, join: Join) -> Tensor | None:
@@ -180,6 +190,11 @@ class RoundExecutor:
         if self._federation.rule is not None:
             self._federation.rule.load_state_dict(state["rule"])
         self._transmission.load_state_dict(state["errors"])
+
+
+def _copy_counters(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the entries of an optimizer's group that its steps may change."""
+    return deepcopy({key: value for key, value in group.items() if key not in _SCHEDULED})
 
 
 def make_correction(rule: ClientRule | None) -> tuple[GradientTransform, ...]:

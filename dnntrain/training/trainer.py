@@ -108,7 +108,15 @@ def build_trainer(setup: RunSetup, digests: Digests, outputs: TrainerOutputs) ->
     with ExitStack() as on_error:
         on_error.callback(evaluation.metrics.close)
         training_batches = partial(iterate_training_batches, pipeline, empty=executor.empty_batch)
-        bind_hooks(setup.hooks, TrainerHandles(model.model, model.optimizers, training_batches, place.collectives))
+        handles = TrainerHandles(
+            model.model,
+            model.optimizers,
+            training_batches,
+            place.collectives,
+            setup.hooks.last_change_step,
+            setup.hooks.mask_steps,
+        )
+        bind_hooks(setup.hooks, handles)
         saving.states.update(list_states(setup, model, executor, saving, evaluation, progress))
         loop = build_loop(setup, place, model, executor, pipeline, saving, evaluation, progress, outputs, seq_len)
         saving.states.update(loop.states)
@@ -222,7 +230,8 @@ def build_evaluator(
             reshard(model.parallel.run_modules)
         return val_metrics
 
-    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0], hooks.best_from_step)
+    best_from_step = max(hooks.mask_steps, default=0)
+    evaluator = Evaluator(validate, metrics, saving.checkpointer, timer, plan.metrics[0], best_from_step)
     return EvaluatorParts(evaluator, metrics, make_batches)
 
 

@@ -48,6 +48,20 @@ def test_an_app_is_exported_only_if_its_server_can_do_it(tmp_path: Path, capsys:
     assert "belongs to the simulation" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("length", "rounds"), [("7ep", 7), ("5step", 5)])
+def test_the_rounds_of_an_app_are_those_of_the_simulation(tmp_path: Path, length: str, rounds: int) -> None:
+    line = [word for word in LINE if not word.startswith("federated.rounds")]
+    assert main(["federated", "export-app", str(tmp_path / "a"), *line, f"train.duration={length}"]) == 0
+    assert f"rounds = {rounds}\n" in (tmp_path / "a" / "pyproject.toml").read_text()
+
+
+def test_an_app_has_rounds_and_not_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [word for word in LINE if not word.startswith("federated.rounds")]
+    assert main(["federated", "export-app", str(tmp_path / "a"), *line, "train.duration=90s"]) == 2
+    assert "Flower counts rounds" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_flower_trains_the_app_with_two_client_processes(tmp_path: Path) -> None:

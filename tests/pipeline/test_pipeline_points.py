@@ -14,6 +14,7 @@ from dnntrain.checkpoint.digests import compute_file_digest
 from dnntrain.cli.main import main
 from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.pipeline.answer import answer_pipeline
+from dnntrain.pipeline.measure import compute_identity
 from dnntrain.pipeline.points import (
     Measured,
     Measurements,
@@ -24,6 +25,8 @@ from dnntrain.pipeline.points import (
     parse_latency,
     read_measurements,
 )
+from dnntrain.pipeline.prepare import Pipeline
+from dnntrain.pipeline.stage_runs import StageRun
 from dnntrain.pipeline.verify import Check, as_json, read_certificate
 from dnntrain.protocols import MetricInfo
 from dnntrain.utils.sealed_json import write_sealed_json
@@ -208,3 +211,16 @@ def test_other_metrics_have_a_bootstrap_interval():
     interval = estimate_metric([ExampleSums(sums, np.arange(400), 400)], None)
     assert interval.low < interval.value < interval.high
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * 1.0 / 20, rel=0.15)
+
+
+def test_measurements_belong_to_their_runs_and_their_machine(tmp_path):
+    def identify(key="a", folder="student-a", machine=4, train_s=1.0, weights="w"):
+        run = StageRun("student", 0, (), {}, key, tmp_path / folder, {})
+        run.folder.mkdir(exist_ok=True)
+        write_sealed_json(run.folder / "result.json", {"digest": weights, "train_s": train_s})
+        pipeline = Pipeline(None, tmp_path, (run,), "code", None)
+        return compute_identity(pipeline, {"student": [run.folder]}, {"threads": machine})
+
+    assert identify() == identify()
+    changes = ({"key": "b"}, {"folder": "student-b"}, {"machine": 8}, {"train_s": 2.0}, {"weights": "v"})
+    assert len({identify(), *(identify(**change) for change in changes)}) == 6

@@ -69,6 +69,35 @@ def test_a_changed_file_of_code_or_data_renews_a_stage(tmp_path):
     assert len(found) == 4
 
 
+@pytest.mark.parametrize(
+    "make_config",
+    [
+        lambda path: {"task": {"class_weights": str(path)}},
+        lambda path: {"task": {"label_weights": str(path)}},
+        lambda path: {"data": {"classes": str(path)}},
+        lambda path: {"init_from": str(path)},
+        lambda path: {"distill": {"teacher": [str(path)]}},
+    ],
+)
+def test_every_file_that_a_setting_names_renews_a_stage(tmp_path, make_config):
+    (tmp_path / "run").mkdir()
+    for file, named in (
+        (tmp_path / "w.csv", tmp_path / "w.csv"),
+        (tmp_path / "run" / "model.safetensors", tmp_path / "run"),
+    ):
+        found = set()
+        for text in ("1", "2"):
+            file.write_text(text)
+            keys._digest_file.cache_clear()
+            found.add(keys.compute_stage_key(make_config(named), {}, "code"))
+        assert len(found) == 2
+
+
+def test_a_text_that_cannot_be_a_path_is_not_a_file():
+    config = {"a": "x" * 5000, "b": "nul\0", "c": "~nobody-of-this-name/x", "d": "", "e": 3, "f": None}
+    assert list(keys._digest_files(config, "")) == []
+
+
 @pytest.mark.slow
 def test_a_stage_of_several_seeds_takes_the_same_seed_of_its_source(tmp_path):
     pipeline = prepare_chain(tmp_path, "student.seeds=3", "quantize.seeds=2", "seed=5")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
+from numpy.typing import NDArray
 
 from dnntrain.config.fields import Annotated, Fraction, Literal, PositiveInt, Range
 from dnntrain.errors import DataError
@@ -15,7 +15,7 @@ from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.split import hold_out_by_name
 from dnntrain.input.table_columns import check_column_names, describe_columns, find_input_columns, make_input_spec
 from dnntrain.input.table_file import Table, to_texts
-from dnntrain.input.table_targets import check_targets, drop_unlabeled, find_target_spec, make_labels
+from dnntrain.input.table_targets import check_targets, drop_unlabeled, find_target_spec, make_labels, make_strata
 from dnntrain.protocols import DataChoice, DataFeature, InputKind
 from dnntrain.utils.rng import Key
 
@@ -40,6 +40,10 @@ class TableData(DataChoice):
 
     input_kind: ClassVar[InputKind] = InputKind.TABLE
     features: ClassVar[frozenset[DataFeature]] = frozenset()
+
+    @property
+    def measures_training(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,17 @@ def build_table(
     digest = compute_digest([name, *layout.targets, *train.row_keys, *(() if test is None else test.row_keys)])
     has_test_part = test is not None
     if test is None:
-        train, test, keys = hold_out_rows(train, keys, test_fraction, is_evaluation)
+        strata = make_strata(train, layout.targets, layout.target_type, is_evaluation)
+        train, test, keys = hold_out_rows(train, keys, strata, test_fraction, is_evaluation)
     unread = {*layout.targets, *layout.ignored, *([] if layout.group is None else [layout.group])}
     names = [column for column in train.names if column not in unread]
     columns = find_input_columns(train, names, has_categories_of_model=is_evaluation)
     targets = find_target_spec(train, layout.targets, layout.target_type, test if is_evaluation else None)
+    inputs = make_input_spec(train, columns)
     return DataSet(
-        train=RowSource(train, columns, make_labels(train, layout.targets, targets), keys),
-        test=RowSource(test, columns, make_labels(test, layout.targets, targets), test.row_keys),
-        inputs=make_input_spec(train, columns),
+        train=RowSource(train, inputs, make_labels(train, layout.targets, targets), keys),
+        test=RowSource(test, inputs, make_labels(test, layout.targets, targets), test.row_keys),
+        inputs=inputs,
         targets=targets,
         digest=digest,
         has_test_part=has_test_part,
@@ -117,14 +123,15 @@ def check_layout(table: Table, targets: Sequence[str], group: str | None) -> Non
 
 
 def hold_out_rows(
-    table: Table, keys: Sequence[str], test_fraction: float, is_evaluation: bool = False
+    table: Table, keys: Sequence[str], strata: NDArray[Any], test_fraction: float, is_evaluation: bool = False
 ) -> tuple[Table, Table, tuple[str, ...]]:
     """Return the training rows, the test rows, and the keys of the training rows.
 
-    The hash of a row's key decides. Raises DataError if one of the splits is empty, unless a trained model is
-    evaluated, which needs one row.
+    The hash of a row's key decides. Each of the `strata`, classes int [n] or labels float [n, labels], is in
+    the training rows. Raises DataError if one of the splits is empty, unless a trained model is evaluated,
+    which needs one row.
     """
-    train, test = hold_out_by_name(keys, np.zeros(len(table), np.int64), test_fraction, _TEST_KEY)
+    train, test = hold_out_by_name(keys, strata, test_fraction, _TEST_KEY)
     if not is_evaluation and (not len(test) or not len(train)):
         raise DataError(
             f"{table.path}: data.test_fraction={test_fraction:g} leaves no {'test' if len(train) else 'training'} row",

@@ -46,6 +46,10 @@ class TokenizedText(ContextData):
     def __post_init__(self) -> None:
         check_vocabulary_options(self.tokenizer, self.vocabulary_size, self.vocabulary_from)
 
+    @property
+    def measures_training(self) -> bool:
+        return self.vocabulary_from is None and self.tokenizer != "byte"
+
     def make_dataset(self, name: str, documents: Sequence[Document], tests: Sequence[Document] | None) -> DataSet:
         """Return the data set of the documents; a part of them is the test split if there are no `tests`."""
         train, val, test = split_documents(name, documents, tests, self.val_fraction, self.test_fraction)

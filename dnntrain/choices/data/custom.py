@@ -51,6 +51,10 @@ class CustomData(DataChoice):
             raise ValueError("from_python=true does not support file, name and args; leave them out")
 
     @property
+    def measures_training(self) -> bool:
+        return True
+
+    @property
     def input_kind(self) -> InputKind:  # type: ignore[override]
         return InputKind.IMAGES if self.inputs == "images" else InputKind.TABLE
 

@@ -18,7 +18,7 @@ from dnntrain.input.file_source import FileSource
 from dnntrain.input.source import DataSet, compute_digest
 from dnntrain.input.table_columns import check_column_names
 from dnntrain.input.table_file import Table, check_table_file, read_table, to_texts
-from dnntrain.input.table_targets import check_targets, drop_unlabeled, find_target_spec, make_labels
+from dnntrain.input.table_targets import check_targets, drop_unlabeled, find_target_spec, make_labels, make_strata
 from dnntrain.utils.units import pluralize
 
 
@@ -63,7 +63,8 @@ class ImageTable(ImageFiles):
         root = Path(self.root).expanduser() if self.root is not None else file.parent
         self._check_images(table, root)
         keys = to_texts(table.columns[group or self.image]).tolist()
-        train, test, train_keys = hold_out_rows(table, keys, self.test_fraction, is_evaluation)
+        strata = make_strata(table, self.target, self.target_type, is_evaluation)
+        train, test, train_keys = hold_out_rows(table, keys, strata, self.test_fraction, is_evaluation)
         targets = find_target_spec(train, self.target, self.target_type, test if is_evaluation else None)
         labels = {id(part): make_labels(part, self.target, targets) for part in (train, test)}
         return DataSet(

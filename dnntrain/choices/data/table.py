@@ -45,9 +45,13 @@ class TableFile(TableData):
         return self._build(is_evaluation=True)
 
     def _build(self, is_evaluation: bool = False) -> DataSet:
-        train, *tests = (read_table(file, self._list_text_columns()) for file in self._list_files())
+        train_file, *test_files = self._list_files()
+        train = read_table(train_file, self._list_text_columns())
+        # A column of texts may hold nothing but numbers in the test file.
+        texts = [name for name in train.names if not train.is_number(name)]
+        test = read_table(test_files[0], texts) if test_files else None
         layout = TableLayout(self.target, self.ignore, self.categories, self.group, self.target_type)
-        return build_table("table", train, tests[0] if tests else None, layout, self.test_fraction, is_evaluation)
+        return build_table("table", train, test, layout, self.test_fraction, is_evaluation)
 
     def _list_files(self) -> list[Path]:
         if self.file is None:

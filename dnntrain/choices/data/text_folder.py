@@ -58,6 +58,10 @@ class TextFolder(DataChoice):
     def __post_init__(self) -> None:
         check_vocabulary_options(self.tokenizer, self.vocabulary_size, self.vocabulary_from)
 
+    @property
+    def measures_training(self) -> bool:
+        return self.vocabulary_from is None and self.tokenizer != "byte"
+
     def check_files(self) -> None:
         layout = find_layout(find_data_root(self.root, "text_folder"), self._kind)
         for folder in filter(None, (layout.train, layout.val, layout.test)):

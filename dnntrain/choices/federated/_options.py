@@ -134,6 +134,19 @@ class FederatedOptions(FederatedChoice):
                 "federated does not support float16, because its loss scale would pass from client to client",
                 "use precision=bf16 or precision=fp32",
             )
+        for claim in facts.get_claims(Role.ACTIVATION_RANGES):
+            if facts.ranks > 1:
+                yield Refusal(
+                    f"federated does not support {claim.setting} on {facts.ranks} ranks, because each would measure "
+                    "ranges on its own clients only",
+                    f"use parallel=single, or {claim.remedy}",
+                )
+            if self.dp != "none":
+                yield Refusal(
+                    f"federated.dp={self.dp} does not support {claim.setting}, because the ranges of activations would "
+                    "leave clients without noise",
+                    f"use federated.dp=none, or {claim.remedy}",
+                )
         for claim in facts.get_claims(Role.EVAL_WEIGHTS):
             if claim.setting.startswith("optim="):
                 yield Refusal(
@@ -175,6 +188,12 @@ class FederatedOptions(FederatedChoice):
                 any(weights.replaces == "statistics" for weights in hooks.eval_weights),
                 "statistics that are measured again on training examples, because clients keep their examples",
                 "use norm=group or a model without batch norm",
+            ),
+            (
+                self.dp != "none" and bool(hooks.weight_inits),
+                f"weights that are set from training images with federated.dp={self.dp}, because they would leave "
+                "clients without noise",
+                "leave reg=[whitening] out, or use federated.dp=none",
             ),
             (
                 any(transform.is_joint for transform in hooks.batch_transforms),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dnntrain.config.fields import Annotated, Literal, PositiveInt, Range
-from dnntrain.protocols import Action, Alarm, MonitorChoice, StepGuard
+from dnntrain.protocols import Action, Alarm, CutState, MonitorChoice, StepGuard, StepStats, TrainerHandles
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class GradientGuard(StepGuard):
         self.action = Action[reaction.action.upper()]
 
 
-class Window:
-    """The last `size` finite values, oldest first; its state survives a resume."""
+class Window(CutState):
+    """The last `size` finite values, oldest first; its state survives a resume, but not a cut of the network."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -61,8 +62,40 @@ class Window:
         if math.isfinite(value):
             self.values = [*self.values, value][-self._size :]
 
+    def make_state_after_cut(self, state: Mapping[str, Any], step: int) -> dict[str, Any]:
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         return {str(number): value for number, value in enumerate(self.values)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.values = [float(state[str(number)]) for number in range(len(state))]
+
+
+class WindowGuard(GradientGuard):
+    """A guard that compares a step with a window of the steps before.
+
+    The window begins again when the network is cut, or when weights of it become zero.
+    """
+
+    def __init__(self, reaction: AlarmReaction, size: int) -> None:
+        super().__init__(reaction)
+        self.window = Window(size)
+        self._mask_steps: tuple[int, ...] = ()
+        self._last_step: int | None = None
+
+    def bind(self, handles: TrainerHandles) -> None:
+        self._mask_steps = handles.mask_steps
+
+    def judge(self, stats: StepStats) -> Alarm | None:
+        before = stats.step - 1
+        # Steps that are dropped are not judged, and a rollback returns to an earlier step.
+        first = before if self._last_step is None else min(self._last_step, before)
+        if any(first <= step <= before for step in self._mask_steps):
+            self.window.values = []
+        self._last_step = stats.step
+        return self.judge_in_window(stats)
+
+    @abstractmethod
+    def judge_in_window(self, stats: StepStats) -> Alarm | None:
+        """Return the alarm of this step, or None; add its value to the window."""

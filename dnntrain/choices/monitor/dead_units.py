@@ -21,6 +21,7 @@ from dnntrain.protocols import (
     Action,
     Alarm,
     BuildContext,
+    CutState,
     Hooks,
     LayoutRequirement,
     StepGuard,
@@ -68,7 +69,7 @@ class DeadUnits(AlarmReaction):
         return Hooks(step_guards=(guard,), state={"dead_units": guard}, bindings=(guard.bind,))
 
 
-class DeadUnitsGuard(StepGuard):
+class DeadUnitsGuard(StepGuard, CutState):
     """Track by layer the units that were alive since the last count.
 
     Also tracks the step up to which the last good count saw them alive.
@@ -121,12 +122,16 @@ class DeadUnitsGuard(StepGuard):
         dead = sum(not count for count in stats.sums) / len(stats.sums)
         if dead <= self._options.max_dead_fraction:
             # A unit that was alive in any of these steps was alive before the first of them.
-            self._good_until = stats.step - self._options.window
+            self._good_until = max(self._good_until, stats.step - self._options.window)
             return None
         reason = f"{dead:.0%} of {len(stats.sums)} units gave zero for every example of {self._options.window} steps"
         return replace(
             self._options.make_alarm("dead_units", reason, {"dead_fraction": dead}), last_good_step=self._good_until
         )
+
+    def make_state_after_cut(self, state: Mapping[str, Any], step: int) -> dict[str, Any]:
+        # No checkpoint from before the cut is left to return to.
+        return {**state, "alive": {}, "good_until": step}
 
     def state_dict(self) -> dict[str, Any]:
         alive = dict(self._alive)
@@ -138,7 +143,11 @@ class DeadUnitsGuard(StepGuard):
         self._good_until = max(self._good_until, int(state["good_until"]))
         self._next = int(state["next"])
         for name, alive in self._alive.items():
-            alive.copy_(state["alive"][name])
+            if state["alive"]:
+                alive.copy_(state["alive"][name])
+            else:
+                # A count that began before a cut is not made: the rest of its steps see fewer units alive.
+                alive.fill_(self._next < self._good_until)
 
 
 def find_living_units(inputs: Tensor, dim: int) -> Tensor:

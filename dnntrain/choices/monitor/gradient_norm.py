@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Window
+from dnntrain.choices.monitor._reactions import AlarmReaction, WindowGuard
 from dnntrain.config.fields import Annotated, Range
 from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
@@ -27,18 +27,17 @@ class GradientNorm(AlarmReaction):
 
     def build(self, context: BuildContext) -> Hooks:
         guard = GradientNormGuard(self)
-        return Hooks(step_guards=(guard,), state={"gradient_norm": guard.window})
+        return Hooks(step_guards=(guard,), bindings=(guard.bind,), state={"gradient_norm": guard.window})
 
 
-class GradientNormGuard(GradientGuard):
+class GradientNormGuard(WindowGuard):
     """Keep the last norms."""
 
     def __init__(self, options: GradientNorm) -> None:
-        super().__init__(options)
+        super().__init__(options, options.window)
         self._factor = options.max_ratio
-        self.window = Window(options.window)
 
-    def judge(self, stats: StepStats) -> Alarm | None:
+    def judge_in_window(self, stats: StepStats) -> Alarm | None:
         norm = stats.gradient_norm
         bound = self._factor * median(self.window.values) if self.window.is_ready else float("inf")
         if norm < float("inf") and norm <= bound:

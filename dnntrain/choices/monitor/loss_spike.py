@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from dnntrain.choices.monitor._reactions import AlarmReaction, GradientGuard, Window
+from dnntrain.choices.monitor._reactions import AlarmReaction, WindowGuard
 from dnntrain.config.fields import Annotated, Positive, Range
 from dnntrain.protocols import Action, Alarm, BuildContext, Hooks, StepStats
 
@@ -35,18 +35,17 @@ class LossSpike(AlarmReaction):
 
     def build(self, context: BuildContext) -> Hooks:
         guard = LossSpikeGuard(self)
-        return Hooks(step_guards=(guard,), state={"loss_spike": guard.window})
+        return Hooks(step_guards=(guard,), bindings=(guard.bind,), state={"loss_spike": guard.window})
 
 
-class LossSpikeGuard(GradientGuard):
+class LossSpikeGuard(WindowGuard):
     """Keep the last losses."""
 
     def __init__(self, options: LossSpike) -> None:
-        super().__init__(options)
+        super().__init__(options, options.window)
         self._threshold = options.max_z_score
-        self.window = Window(options.window)
 
-    def judge(self, stats: StepStats) -> Alarm | None:
+    def judge_in_window(self, stats: StepStats) -> Alarm | None:
         score = compute_robust_score(self.window.values, stats.loss) if self.window.is_ready else 0.0
         if math.isfinite(stats.loss) and score <= self._threshold:
             self.window.add(stats.loss)

@@ -53,6 +53,10 @@ class Adafactor(OptimizerChoice):
             ),
         )
 
+    def list_uncuttable_parameters(self, model: nn.Module) -> frozenset[str]:
+        # The column means of a convolution run over in * height * width.
+        return frozenset(name for name, parameter in model.named_parameters() if parameter.ndim == 4)
+
 
 class MatrixAdafactor(torch.optim.Adafactor):
     """torch's Adafactor over matrix views.

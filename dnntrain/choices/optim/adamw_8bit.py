@@ -25,6 +25,9 @@ from dnntrain.utils.hardware import Hardware
 #: The means of a parameter, and whether each has a sign.
 _MEANS = {"exp_avg": True, "exp_avg_sq": False}
 
+#: Means of fewer numbers stay in float32.
+_MIN_CODES = 4096
+
 
 @dataclass(frozen=True)
 class AdamW8bit(OptimizerChoice):
@@ -52,6 +55,10 @@ class AdamW8bit(OptimizerChoice):
             groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps
         )
         return (optimizer,)
+
+    def list_uncuttable_parameters(self, model: nn.Module) -> frozenset[str]:
+        # The codes and scales of a mean run over blocks of 256 numbers.
+        return frozenset(name for name, parameter in model.named_parameters() if parameter.numel() >= _MIN_CODES)
 
     def find_hardware_refusal(self, hardware: Hardware) -> Refusal | None:
         if hardware.device not in ("cpu", "cuda"):

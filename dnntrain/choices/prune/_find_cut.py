@@ -44,6 +44,7 @@ class CutOptions:
 
     shape        shape of the inputs and number of classes
     examples     training examples that criterion, compensation and recalibration read
+    device       device on which latencies are measured
     """
 
     criterion: str
@@ -55,6 +56,7 @@ class CutOptions:
     shape: ModelShape
     compensate: str = "none"
     recalibrate: bool = False
+    device: str = "cpu"
 
 
 def find_groups_to_cut(model: nn.Module, options: CutOptions) -> Coupling:
@@ -170,7 +172,7 @@ def make_measure(
     def measure(removed: Removed) -> float:
         smaller = cut_model(model, make_cut(model, removed, groups, widths))
         if options.target == "latency":
-            return measure_latency_ratio(smaller, model, options.shape) if removed else 1.0
+            return measure_latency_ratio(smaller, model, options.shape, options.device) if removed else 1.0
         return measure_target(smaller, options.target, options.shape)
 
     return measure

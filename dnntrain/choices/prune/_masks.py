@@ -31,9 +31,9 @@ class WeightMasks:
         self._masks: dict[str, Tensor] = {}
 
     @property
-    def last_step(self) -> int:
-        """The number of completed steps after which the masks are final."""
-        return self._steps[-1]
+    def steps(self) -> tuple[int, ...]:
+        """The numbers of completed steps, at least 1, after which more weights are zero."""
+        return tuple(sorted({max(step, 1) for step in self._steps}))
 
     def bind(self, handles: TrainerHandles) -> None:
         self._weights = select_weights(handles.model, self._exclude)
@@ -61,12 +61,12 @@ class WeightMasks:
 
 
 def make_mask_hooks(masks: WeightMasks) -> Hooks:
-    """Return the hooks of masks. The best state is one after the last of its steps."""
+    """Return the hooks of masks."""
     return Hooks(
         after_step_hooks=(masks,),
         bindings=(masks.bind,),
         state={"weight_masks": masks},
-        best_from_step=masks.last_step,
+        mask_steps=masks.steps,
     )
 
 

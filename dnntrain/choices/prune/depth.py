@@ -59,8 +59,9 @@ class Depth(PruneChoice):
         def cut(inputs: ReshapeInputs) -> Cut:
             return self._find_cut(inputs, shape)
 
-        def check(model: nn.Module) -> None:
+        def check(model: nn.Module) -> frozenset[str]:
             self._find_limit(model, self._rank_blocks(model, [shape.make_zeros(2)]), shape)
+            return frozenset()
 
         return Hooks(reshaping=Reshaping(steps, cut, check))
 

@@ -120,12 +120,14 @@ class Structured(PruneChoice):
             shape,
             self.compensate,
             self.recalibrate,
+            context.device,
         )
 
-        def check(model: nn.Module) -> None:
+        def check(model: nn.Module) -> frozenset[str]:
             groups = find_groups_to_cut(model.eval(), options).groups
             check_tensor_parallel(model, groups, multiple.value, context.tensor_ranks)
             check_limit(model, groups, options, self.ratio)
+            return frozenset(name for group in groups for name, _ in group.axes)
 
         def cut(inputs: ReshapeInputs) -> Cut:
             multiple.load_state_dict(inputs.states.get(STATE, {}))

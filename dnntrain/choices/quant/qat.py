@@ -29,6 +29,7 @@ from dnntrain.config.fields import Annotated, Duration, Literal, PositiveInt, Pr
 from dnntrain.errors import ConfigError
 from dnntrain.protocols import (
     BuildContext,
+    Claim,
     Collectives,
     Hooks,
     LayoutRequirement,
@@ -127,6 +128,9 @@ class Qat(PostTraining):
         """
         next_step = _make_step_info(context, step_info.step + 1)
         return has_reached(self.freeze_batch_norm, next_step) and not has_reached(self.freeze_batch_norm, step_info)
+
+    def get_claims(self) -> tuple[Claim, ...]:
+        return (Claim(Role.ACTIVATION_RANGES, "quant=qat", "quant=int8_static"),)
 
     def check_with(self, hooks: Hooks) -> None:
         if any(view.replaces == "statistics" for view in hooks.eval_weights):

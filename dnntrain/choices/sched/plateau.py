@@ -13,7 +13,7 @@ from typing import Any
 from dnntrain.choices.sched._metric_scaled import MetricScaledSchedule
 from dnntrain.config.fields import Annotated, Literal, NonNegative, NonNegativeInt, Probability, Range
 from dnntrain.errors import ConfigError
-from dnntrain.protocols import Adjustment, BuildContext, Hooks, MetricInfo
+from dnntrain.protocols import Adjustment, BuildContext, Hooks, MetricInfo, is_network_change
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Plateau(MetricScaledSchedule):
     The scale falls after more than `patience` evaluations in a row without improvement. An
     evaluation is an improvement if it is better than the best one by more than a margin: relative,
     the best value times `min_delta`; absolute, `min_delta` itself. After a fall, `cooldown_evals`
-    evaluations do not count.
+    evaluations do not count. A pruned network has its own best value.
     """
 
     metric: str = "loss"  # validation metric
@@ -60,6 +60,8 @@ class PlateauScale:
         self.scale = 1.0
 
     def __call__(self, row: Mapping[str, Any]) -> Adjustment | None:
+        if is_network_change(row):
+            self._best, self._bad_evaluations = None, 0
         if row["split"] != "val":
             return None
         options = self._options

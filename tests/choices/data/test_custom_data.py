@@ -13,6 +13,7 @@ from own_code import write_mine
 from dnntrain.choices.data.custom import CustomData
 from dnntrain.config.fields import Arguments
 from dnntrain.errors import ConfigError, DataError
+from dnntrain.input.normalize import make_normalizer
 from dnntrain.input.source import DataSet
 from dnntrain.input.user_data import build_user_data
 from dnntrain.protocols import InputKind, TargetKind
@@ -130,3 +131,12 @@ def test_objects_must_be_given_again() -> None:
         CustomData(from_python=True).check_files()
     with pytest.raises(ValueError, match="from_python=true does not support"):
         CustomData(from_python=True, file="mine.py")
+
+
+def test_rows_of_large_numbers_keep_their_differences() -> None:
+    rows = np.stack([1.7e9 + 13.0 * np.arange(8), np.arange(8.0)], axis=1)
+    dataset = build(rows, rows[:, 1:] * 2 + 1, InputKind.TABLE)
+    stored = dataset.train.get_resident_inputs()
+    assert stored is not None
+    normal = make_normalizer(dataset.inputs, "cpu", False)(stored, torch.empty_like(stored)).numpy()
+    assert np.abs(normal[:, 0] - normal[:, 1]).max() < 1e-5

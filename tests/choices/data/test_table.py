@@ -14,6 +14,7 @@ from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
 from dnntrain.errors import ConfigError, DataError
 from dnntrain.input.normalize import make_normalizer
+from dnntrain.input.row_source import match_columns
 from dnntrain.input.split import split_validation
 from dnntrain.input.table_file import read_table
 from dnntrain.protocols import ColumnKind, TargetKind
@@ -205,3 +206,56 @@ def test_the_files_become_absolute_paths(tmp_path: Path, monkeypatch: pytest.Mon
         compose(["task=regression", "data=table", "data.file=cars.csv", "data.target=[price]", "model=mlp"])
     )
     assert config.data.file == str(tmp_path / "cars.csv")  # type: ignore[attr-defined]
+
+
+def test_large_numbers_keep_their_differences(tmp_path: Path) -> None:
+    start = 1_700_000_000
+    times = [start + 13 * row for row in range(40)]
+    text = "time,price\n" + "".join(f"{time},{row % 7}\n" for row, time in enumerate(times))
+    path = write(tmp_path, text)
+    dataset = options(path, ignore=(), test_file=str(path)).build()
+    rows = dataset.test.get_resident_inputs()
+    assert rows is not None
+    normal = make_normalizer(dataset.inputs, "cpu", False)(rows, torch.empty_like(rows))[:, 0].numpy()
+    expected = (np.array(times, np.float64) - np.mean(times)) / np.std(times)
+    assert np.abs(normal - expected).max() < 1e-6
+    # Other rows are read as the model reads its own.
+    later = write(tmp_path, text.replace("17000000", "17000001"), "later.csv")
+    other = match_columns(options(later, ignore=(), test_file=str(later)).build(), dataset.inputs)
+    rows = other.test.get_resident_inputs()
+    assert rows is not None
+    again = make_normalizer(dataset.inputs, "cpu", False)(rows, torch.empty_like(rows))[:, 0].numpy()
+    moved = np.array([int(str(time).replace("17000000", "17000001")) for time in times], np.float64)
+    assert again == pytest.approx((moved - np.mean(times)) / np.std(times), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("rare", [f"rare {number}" for number in range(8)])
+def test_a_class_and_a_label_of_one_row_is_in_training(tmp_path: Path, rare: str) -> None:
+    lines = [f"{number},{'ab'[number % 2]},{'x;y' if number % 3 else 'y'},{number // 2}" for number in range(40)]
+    text = "\n".join(["size,kind,tags,owner", *lines, f"99,{rare},{rare};x,{rare}"]) + "\n"
+    path = write(tmp_path, text)
+    fraction = 0.5
+    by_class = options(path, target=("kind",), ignore=("tags", "owner"), test_fraction=fraction).build()
+    assert by_class.targets.names.index(rare) in by_class.train.labels
+    by_label = options(
+        path, target=("tags",), target_type="labels", ignore=("kind",), group="owner", test_fraction=fraction
+    ).build()
+    assert by_label.train.labels[:, by_label.targets.names.index(rare)].sum() == 1
+    # Rows of one owner stay together.
+    owners = [
+        {number // 2 for number in split.get_resident_inputs()[:, 0].tolist()}
+        for split in (by_label.train, by_label.test)
+    ]
+    assert not owners[0] & owners[1]
+
+
+def test_texts_of_training_are_texts_in_every_file(tmp_path: Path) -> None:
+    codes = "code,price\n" + "".join(f"{code},{number}\n" for number, code in enumerate(["01", "02", "A1", "01"] * 3))
+    numeric = "code,price\n01,1\n02,2\n02,3\n01,4\n"
+    train, test = write(tmp_path, codes), write(tmp_path, numeric, "test.csv")
+    dataset = options(train, ignore=(), test_file=str(test)).build()
+    assert dataset.test.get_resident_inputs()[:, 0].tolist() == [1, 2, 2, 1]  # type: ignore[index]
+    other = match_columns(options(test, ignore=(), test_file=str(test)).build(), dataset.inputs)
+    assert other.test.get_resident_inputs()[:, 0].tolist() == [1, 2, 2, 1]  # type: ignore[index]
+    by_code = options(train, target=("code",), ignore=(), test_file=str(test)).build()
+    assert [by_code.targets.names[label] for label in by_code.test.labels] == ["01", "02", "02", "01"]

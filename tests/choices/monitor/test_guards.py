@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,18 @@ def test_a_spike_is_told_once_half_of_the_window_is_filled_and_does_not_enter_it
     other = LossSpikeGuard(LossSpike(window=4))
     other.window.load_state_dict(guard.window.state_dict())
     assert other.window.values == guard.window.values
+
+
+@pytest.mark.parametrize("guard", [LossSpikeGuard(LossSpike(window=4)), GradientNormGuard(GradientNorm(window=4))])
+def test_windows_begin_again_when_weights_become_zero(guard: LossSpikeGuard | GradientNormGuard) -> None:
+    guard.bind(replace(built(nn.Linear(1, 1)), mask_steps=(3, 8)))
+    assert [guard.judge(seen(step)) for step in (1, 2, 3)] == [None] * 3
+    # Step 4 is the first one with fewer weights, as is step 10 if step 9 is dropped.
+    assert guard.judge(seen(4, 50.0, 50.0)) is None
+    assert [guard.judge(seen(step, 50.0, 50.0)) for step in (5, 6, 7, 8)] == [None] * 4
+    assert guard.judge(seen(10, 5000.0, 5000.0)) is None
+    assert guard.judge(seen(11, 5000.0, 5000.0)) is None
+    assert guard.judge(seen(12, 1e8, 1e8)) is not None
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf), (math.nan, math.nan)])

@@ -10,18 +10,20 @@ import pytest
 import torch
 from rank_pool import Pool
 
+from dnntrain.checkpoint.read_checkpoint import read_checkpoint
 from dnntrain.choices.prune._find_cut import check_tensor_parallel
 from dnntrain.choices.prune.structured import SavedMultiple
 from dnntrain.cli.main import main
 from dnntrain.config.compose import compose
 from dnntrain.config.decode import decode_config
-from dnntrain.errors import ConfigError
+from dnntrain.errors import CheckpointError, ConfigError
 from dnntrain.inference.load import load_model
 from dnntrain.nn.shape import ModelShape
 from dnntrain.planning.width_multiple import choose_width_multiple
+from dnntrain.pruning.latency import measure_latency_ratios
 from dnntrain.pruning.trace import find_groups
 from dnntrain.utils.hardware import Hardware
-from tests.support.short_runs import comparable, rows, trained
+from tests.support.short_runs import broken_off, comparable, rows, trained
 
 SMALL = (
     "model=resnet_cifar",
@@ -109,6 +111,8 @@ def test_a_pruned_run_is_trained_on_exported_and_pruned_again(tmp_path: Path) ->
         (["prune.ratio=0.99"], "cannot be reached"),
         (["prune.ratio=0.99", "prune.target=latency"], "of the latency can be removed"),
         (["prune.exclude=[stages.9]"], "does not match a module"),
+        (["optim=adafactor"], "does not support optim=adafactor here"),
+        (["optim=adamw_8bit", "model.width=32"], "does not support optim=adamw_8bit here"),
     ],
 )
 def test_wrong_use_is_rejected_before_anything_is_written(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -184,3 +188,87 @@ def test_the_automatic_multiple_is_a_function_of_hardware_and_number_format(
     assert choice.value == multiple
     (note,) = decode_config(compose(["prune=structured", "prune.round_to=auto"])).prune.notes(hardware, choice)
     assert f"multiples of {multiple}" in note
+
+
+@pytest.mark.slow
+def test_an_optimizer_with_factored_moments_is_cut_with_a_network_of_matrices(tmp_path: Path) -> None:
+    words = ("model=mlp", "model.hidden=[32]", "prune=structured", "train.max_examples=64", "train.duration=4step")
+    result = trained(tmp_path / "run", *words, "optim=adafactor")
+    assert result["status"] == "done"
+    (row,) = [row for row in rows(tmp_path / "run") if row.get("event") == "pruned"]
+    assert count_weights(tmp_path / "run") == row["parameters"] < 64 * 32
+
+
+WATCHED = ("monitor=[dead_units,loss_spike,gradient_norm]", "monitor.dead_units.every_steps=3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prune", ["structured", "depth"])
+def test_monitors_begin_again_at_a_cut_and_resume_after_it_with_the_same_bits(tmp_path: Path, prune: str) -> None:
+    method = [
+        f"prune={prune}",
+        "model.depth=14",
+        *WATCHED,
+        "monitor.dead_units.window=3",
+        "monitor.loss_spike.window=8",
+    ]
+    overrides = [*(word for word in SMALL if not word.startswith(("prune=", "model.depth="))), *method]
+    overrides += [f"monitor.{name}.action=stop" for name in ("dead_units", "loss_spike", "gradient_norm")]
+    whole = trained(tmp_path / "whole", *overrides)
+    assert whole["status"] == "done"
+    after = read_checkpoint(tmp_path / "whole" / "checkpoints" / "step-6").states
+    # The cut came after step 4, so that the windows hold the losses and norms of steps 5 and 6.
+    assert [len(after[name]) for name in ("loss_spike", "gradient_norm")] == [2, 2]
+    assert after["dead_units"]["good_until"] >= 4
+    for step in (4, 6):
+        broken_off(tmp_path / "whole", tmp_path / f"from-{step}", step)
+        assert trained(tmp_path / f"from-{step}", *overrides)["digest"] == whole["digest"]
+
+
+def test_a_latency_is_measured_on_the_device_of_the_run() -> None:
+    model, devices = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)), set()
+    model[1].register_forward_pre_hook(
+        lambda module, inputs: devices.add((inputs[0].device.type, module.weight.device.type))
+    )
+    ratios = measure_latency_ratios(model, model, ModelShape(4, 1, 8, 8), pairs=1, device="meta")
+    assert len(ratios) == 1
+    assert devices == {("meta", "meta")}
+    assert next(model.parameters()).device.type == "cpu"
+
+
+@pytest.mark.slow
+def test_a_cut_whose_state_cannot_be_saved_is_made_at_the_next_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_saving(monkeypatch, 4)
+    assert trained(tmp_path / "run", *SMALL, "checkpoint.on_error=warn")["status"] == "done"
+    (row,) = [row for row in rows(tmp_path / "run") if row.get("event") == "pruned"]
+    assert row["step"] == 6
+    assert count_weights(tmp_path / "run") == row["parameters"]
+
+
+@pytest.mark.slow
+def test_a_run_that_can_never_save_the_state_of_its_cut_says_so_and_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_saving(patch, 4, 6, 8)
+        with pytest.raises(CheckpointError, match="no checkpoint could be saved since step 4"):
+            trained(tmp_path / "run", *SMALL, "checkpoint.on_error=warn")
+    assert trained(tmp_path / "run", *SMALL, "checkpoint.on_error=warn")["status"] == "done"
+    assert [row["step"] for row in rows(tmp_path / "run") if row.get("event") == "pruned"] == [4]
+
+
+def fail_saving(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Let the disk be full for the first checkpoint of each of these steps."""
+    import dnntrain.training.checkpointer as checkpointer
+
+    write, left = checkpointer.write_state, set(steps)
+
+    def write_or_fail(folder: Path | None, step: int, *arguments: Any) -> Any:
+        if step in left:
+            left.discard(step)
+            raise OSError(28, "No space left on device")
+        return write(folder, step, *arguments)
+
+    monkeypatch.setattr(checkpointer, "write_state", write_or_fail)

@@ -114,3 +114,13 @@ def test_a_resumed_run_goes_on_with_the_scale_it_had(tmp_path: Path) -> None:
     trained(tmp_path / "again", *often, f"resume={source}")
     whole = [row for row in comparable(tmp_path / "whole") if row["step"] > 23]
     assert comparable(tmp_path / "again")[-len(whole) :] == whole
+
+
+@pytest.mark.parametrize("change", ["pruned", "masked"])
+def test_a_pruned_network_has_its_own_best_value(change: str) -> None:
+    parts = Plateau(patience=0, lr_factor=0.5).build(context())
+    (decision,) = parts.metric_callbacks
+    assert decision({"split": "val", "loss": 0.1}) is None
+    decision({"split": "event", "event": change})
+    assert [decision({"split": "val", "loss": loss}) for loss in (0.5, 0.4)] == [None, None]
+    assert decision({"split": "val", "loss": 0.45}) is not None
