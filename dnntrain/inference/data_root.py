@@ -1,4 +1,4 @@
-"""Keep the places of files of the training out of exports, which are given to others, and find it again."""
+"""Keep the places of files of the training out of exports, which are given to others, and find the files again."""
 
 from __future__ import annotations
 

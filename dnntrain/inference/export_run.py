@@ -136,7 +136,7 @@ def write_export(
 ) -> Manifest:
     """Write the export to the folder `target` and return its manifest.
 
-    `max_metric_drop` applies to a format that rounds without quantizing. Raises ConfigError if the
+    `max_drop` is the largest drop of the metric of a format that rounds without quantizing. Raises ConfigError if the
     model or the machine does not support the format. Raises CheckpointError if the export differs
     too much from its source or computes too little in integers. After an error `target` is
     unchanged.

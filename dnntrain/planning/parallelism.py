@@ -109,7 +109,7 @@ def plan_parallelism(
         state=4 * model.parameters * (2 + config.optim.state_floats_per_parameter),
         other=model.activation_bytes_per_example * math.ceil(batch_size / ranks),
         # Ranks without accelerators share the memory of their machine.
-        memory=hardware.device_memory_bytes / (ranks if hardware.device == "cpu" else 1),
+        memory=hardware.get_device_memory_bytes(ranks) / (ranks if hardware.device == "cpu" else 1),
     )
     try:
         dims, reason = config.parallel.fit(ranks, demand)

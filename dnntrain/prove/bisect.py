@@ -16,7 +16,7 @@ from dnntrain.inference.run_args import check_trusted
 from dnntrain.protocols import MetricInfo
 from dnntrain.prove.delta import minimize_changes
 from dnntrain.prove.metrics import choose_metric
-from dnntrain.prove.pairs import Comparison, iterate_pairs
+from dnntrain.prove.pairs import Comparison, check_trainable, iterate_pairs
 from dnntrain.prove.run_prove import ProveOptions
 from dnntrain.prove.setting_changes import Change, list_changes, make_words
 from dnntrain.prove.verdict import Rules, Verdict, judge_differences
@@ -69,6 +69,7 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
     The same call continues one that was interrupted. Raises ConfigError if the runs do not differ, or
     name code that nobody trusts.
     """
+    options.check_pairs()
     configs = read_saved_config(good), read_saved_config(bad)
     decoded = [decode_config(config) for config in configs]
     if not options.trust:
@@ -89,13 +90,17 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
 
     def judge(items: tuple[Change, ...]) -> Verdict:
         try:
-            return judge_changes(base, items, folder, metric, rules, say)
+            comparison = make_comparison(base, items, folder)
+            for place in filter(None, (comparison.folder, comparison.first_folder)):
+                make_folder(place)
+            check_trainable(comparison)
         except (ConfigError, DataError, PluginError) as error:
             if len(items) == len(changes):
                 raise
             # Such settings need others of the bad run, so they say nothing.
             say(f"cannot be trained ({get_first_line(error)}): {_join_texts(items)}")
             return judge_differences((), rules)
+        return judge_changes(comparison, items, metric, rules, say)
 
     with lock_folder(folder):
         result = find_culprits(changes, judge)
@@ -104,15 +109,12 @@ def bisect_runs(good: Path, bad: Path, options: ProveOptions, folder: Path | Non
 
 
 def judge_changes(
-    base: dict[str, Any], items: Sequence[Change], root: Path, metric: MetricInfo, rules: Rules, say: Say
+    comparison: Comparison, items: Sequence[Change], metric: MetricInfo, rules: Rules, say: Say
 ) -> Verdict:
-    """Train pairs of the configuration `base` and the same with changes, and return the verdict.
+    """Train pairs of the good configuration and the same with the changes `items`, and return the verdict.
 
-    If training diverges with the changes, they are worse. Raises the errors of a run that cannot be trained.
+    If training diverges with the changes, they are worse. Raises the errors of a run that fails.
     """
-    comparison = make_comparison(base, items, root)
-    for place in filter(None, (comparison.folder, comparison.first_folder)):
-        make_folder(place)
     differences: list[float] = []
     try:
         for pair in iterate_pairs(comparison, metric, rules.max_pairs, lambda number, side, status: None):

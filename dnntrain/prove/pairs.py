@@ -122,6 +122,12 @@ def _check_folder(folder: Path, digests: Sequence[str]) -> None:
         raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
 
 
+def check_trainable(comparison: Comparison) -> None:
+    """Plan both sides of the first pair. Raises the error of the one that cannot be planned."""
+    for side in (0, 1):
+        _prepare_side(comparison, side, 0)
+
+
 def iterate_pairs(
     comparison: Comparison, metric: MetricInfo, max_pairs: int, show: Callable[[int, str, TrialStatus], None]
 ) -> Iterator[Pair]:

@@ -32,8 +32,7 @@ RESULT_FILE = "prove.json"
 class ProveOptions:
     """The options of a comparison, as the command line has them.
 
-    Raises ConfigError for a number of pairs that cannot decide: the e-value of n pairs is below 2^(n - 1)
-    if their differences are only known to be symmetric.
+    Raises ConfigError for a single pair.
     """
 
     metric: str | None = None
@@ -48,7 +47,13 @@ class ProveOptions:
             raise ConfigError(
                 "--max-pairs must be at least 2", "one pair shows nothing about noise; use --max-pairs 30"
             )
-        needed = math.ceil(math.log2(1 / self.alpha)) + 1
+
+    def check_pairs(self) -> None:
+        """Raise ConfigError for a number of pairs that cannot decide.
+
+        The e-value of n pairs is below 2^(n - 1) if their differences are only known to be symmetric.
+        """
+        needed = math.floor(math.log2(1 / self.alpha)) + 2
         if self.assume == "symmetric" and self.max_pairs < needed:
             raise ConfigError(
                 f"--max-pairs {self.max_pairs} cannot decide: --alpha {self.alpha:g} needs at least {needed} pairs",
@@ -66,6 +71,7 @@ def prove_by_training(comparison: Comparison, options: ProveOptions, display_mod
 
     A comparison that was interrupted continues. Raises Stopped on a signal.
     """
+    options.check_pairs()
     config = decode_config(comparison.configs[0])
     metric = choose_metric(options.metric, config.eval.metric, config.task.list_infos())
     rules = options.make_rules(metric)

@@ -35,7 +35,7 @@ def render_figures(runs: Sequence[RunData], names: Sequence[str]) -> str:
 
     All runs have the same metrics: those of the first one that has a result.
     """
-    first = _find_judged(runs)
+    first = _find_reference_run(runs)
     headline, metric = first.headline, first.metric
     columns: list[tuple[str, Callable[[RunData], float], Callable[[float], str], int]] = [
         (
@@ -114,7 +114,7 @@ def render_overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
             title, curves, metric=metric, max_points=max_points, from_zero=metric.name == "examples_per_s"
         )
 
-    metric = _find_judged(runs).metric
+    metric = _find_reference_run(runs).metric
     charts = [
         draw(f"Validation {metric.name} by time", "val", metric, by_time=True),
         draw(f"Validation {metric.name} by step", "val", metric),
@@ -129,7 +129,7 @@ def render_overlays(runs: Sequence[RunData], names: Sequence[str]) -> str:
     )
 
 
-def _find_judged(runs: Sequence[RunData]) -> RunData:
+def _find_reference_run(runs: Sequence[RunData]) -> RunData:
     """Return the first run whose metric chose its best weights, else the first one."""
     return next((run for run in runs if "metric" in run.result), runs[0])
 

@@ -72,8 +72,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, verdicts:
         )
     runs = [read_run(Path(path)) for path in run_dirs]
     for run in runs:
-        for note in run.notes:
-            warn_user(f"{run.path}: {note}")
+        for warning in run.notes:
+            warn_user(f"{run.path}: {warning}")
     page = render_run(runs[0]) if len(runs) == 1 else render_comparison(runs, verdicts, note)
     path = output if output is not None else _get_default_output(runs)
     try:

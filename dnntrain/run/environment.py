@@ -64,9 +64,12 @@ def _read_git_state() -> dict[str, Any]:
 
     try:
         commit = run_git("rev-parse", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    try:
         settings = run_git("config", "--list", "--show-scope", "--name-only").splitlines()
         if any(_RUNS_PROGRAMS.match(setting) for setting in settings):
             return {"commit": commit}
         return {"commit": commit, "dirty": bool(run_git("status", "--porcelain", "--ignore-submodules=dirty"))}
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    except (OSError, subprocess.SubprocessError):  # as git before 2.26, which does not know --show-scope
+        return {"commit": commit}

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnntrain.display.left_view import prepare_to_clear
+from dnntrain.display.view_cleanup import prepare_to_clear
 from dnntrain.errors import ConfigError, DnntrainError, RankError, make_exit_error
 from dnntrain.run.directory import RunDirectory, get_log_path
 from dnntrain.run.outputs import list_missing_outputs

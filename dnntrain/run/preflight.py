@@ -94,11 +94,11 @@ def check_reshaping(config: RunConfig, data: PreparedData, hooks: Hooks) -> None
     if hooks.reshaping is None:
         return
     model = build_unfilled_model(config, ModelShape.from_spec(data.spec), hooks)
-    if stuck := hooks.reshaping.check(model) & config.optim.list_uncuttable_parameters(model):
+    if uncuttable := hooks.reshaping.check(model) & config.optim.list_uncuttable_parameters(model):
         choices = config.resolved["choices"]
         raise ConfigError(
             f"prune={choices['prune']} does not support optim={choices['optim']} here, because its state of "
-            f"{min(stuck)} does not have the shape of the weight and cannot be cut with it",
+            f"{min(uncuttable)} does not have the shape of the weight and cannot be cut with it",
             "use optim=adamw",
         )
 

@@ -50,11 +50,15 @@ def write_unfinished_model(path: Path, overrides: Sequence[str], trust: bool = F
     )
 
 
+#: The settings that name a run whose model is read.
+_SOURCE_KEYS = ("init_from", "distill.teacher")
+
+
 def write_models_of_sources(config: RunConfig) -> None:
     """Do so for the runs that a configuration names, as `init_from` or as a teacher."""
     known_code = list_code_values(config, TRAINING_GROUPS)
     for key, value in find_paths(config.resolved):
-        if key == "init_from" and config.init_from is None:
+        if key not in _SOURCE_KEYS or (key == "init_from" and config.init_from is None):
             continue
         for item in value if isinstance(value, list) else [value]:
             try:

@@ -5,9 +5,9 @@ Nothing waits for the jobs. The same command again submits the trials that are n
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -138,10 +138,10 @@ def _needs_job(status: TrialStatus) -> bool:
 
 
 def _get_user() -> str:
-    """Return the name of this user, or the number if there is no name."""
+    """Return the name of this user, or the number if there is no name. Variables such as USER may be another's."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())
 
 

@@ -46,7 +46,7 @@ def _find_best(metric: MetricInfo, values: Sequence[object]) -> float | None:
     return max((number for number in numbers if not math.isnan(number)), key=lambda x: metric.sign * x, default=None)
 
 
-def list_told_results(log: SearchLog) -> dict[int, list[float]]:
+def list_results(log: SearchLog) -> dict[int, list[float]]:
     """Return trial → values of the metrics, of the trials that have a result."""
     return {event["tell"]: event["results"] for event in log.events if event.get("results") is not None}
 
@@ -55,7 +55,7 @@ def choose_winner(log: SearchLog, metrics: Sequence[MetricInfo]) -> list[int]:
     """Return the numbers of the best trials, from 0: one for one metric, the Pareto front for several."""
     results = {
         number: tuple(metric.sign * value for metric, value in zip(metrics, values, strict=True))
-        for number, values in list_told_results(log).items()
+        for number, values in list_results(log).items()
     }
     if len(metrics) == 1:
         return sorted(results, key=lambda number: (results[number], -number), reverse=True)[:1]

@@ -8,7 +8,7 @@ from dnntrain.display.base import format_metric
 from dnntrain.protocols.metric import MetricInfo
 from dnntrain.sweep.prepare_search import Search
 from dnntrain.sweep.run_search import SearchState
-from dnntrain.sweep.search_results import choose_winner, list_told_results
+from dnntrain.sweep.search_results import choose_winner, list_results
 from dnntrain.sweep.sweep_directory import RESULTS_FILE, STOPPED_EARLY, result_row
 from dnntrain.utils.json_files import format_json
 from dnntrain.utils.units import pluralize
@@ -55,7 +55,7 @@ def describe_search(state: SearchState) -> list[str]:
     winners = choose_winner(state.log, search.metrics)
     if not winners:
         return ["no trial has a result"]
-    results = list_told_results(state.log)
+    results = list_results(state.log)
     names = " and ".join(metric.name for metric in search.metrics)
     lines = []
     for number in winners[:10]:

@@ -144,7 +144,8 @@ class TrialRunner:
                 remove_file(trial.folder / name)
             process = self._starter.start(trial, resources, make_environment(trial, resources, os.environ))
             self._running_trials.append(_RunningTrial(index, resources, process))
-            self._progress_table.statuses[index].status = "running"
+            # The figures of an earlier attempt do not count; the newest rows do.
+            self._progress_table.statuses[index] = TrialStatus("running", self._progress_table.statuses[index].step)
             self._progress_table.on_trial_start(index)
             self._forward_signal(process)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dnntrain.tune.goal import Goal
 
 #: Sections and keys of a configuration on which no answer depends.
-_UNASKED = frozenset({"name", "run_dir", "resume", "seed", "log", "track"})
+_IGNORED_KEYS = frozenset({"name", "run_dir", "resume", "seed", "log", "track"})
 
 
 def answer_line(
@@ -87,7 +87,7 @@ def make_question(session: Session, request: SpeedRequest) -> dict[str, Any]:
 
     Its name, its folder, its seed and its logging are left out.
     """
-    config = {name: value for name, value in session.config.resolved.items() if name not in _UNASKED}
+    config = {name: value for name, value in session.config.resolved.items() if name not in _IGNORED_KEYS}
     return {**request.as_question(), "threads": session.plan.threads, "config": compute_json_digest(config)}
 
 

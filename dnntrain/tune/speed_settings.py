@@ -81,7 +81,8 @@ def can_be_resident(session: Session) -> bool:
     size_bytes = (data.train + data.val + data.test) * math.prod(data.spec.inputs.shape)
     size_bytes *= data.spec.inputs.bytes_per_value
     # Resident data passes through the host's memory to the device's.
-    memory_bytes = min(session.hardware.memory_bytes, session.hardware.device_memory_bytes)
+    hardware = session.hardware
+    memory_bytes = min(hardware.memory_bytes, hardware.get_device_memory_bytes(session.plan.ranks))
     return not is_read_once(session) and size_bytes <= _RESIDENT_SHARE * memory_bytes
 
 

@@ -41,8 +41,8 @@ class Hardware:
 
     `device` is the type of the training device (cpu, cuda, mps). `capability` of a CUDA device is
     (major, minor). `cpu_vendor` is that of an x86 processor, such as GenuineIntel. `memory_bytes` is
-    the memory of the host that this process may use; `gpu_memory_bytes` the own memory of a CUDA
-    device, the smallest one if there are several. Each is 0 if it is unknown.
+    the memory of the host that this process may use, 0 if it is unknown; `gpu_memory_bytes` the own
+    memory of each CUDA device that ranks may get, in their order.
     """
 
     device: str = "cpu"
@@ -54,12 +54,13 @@ class Hardware:
     cores: int = 1
     memory_bytes: int = 0
     cpu_vendor: str = ""
-    gpu_memory_bytes: int = 0
+    gpu_memory_bytes: tuple[int, ...] = ()
 
-    @property
-    def device_memory_bytes(self) -> int:
-        """The memory in bytes that the training device computes in; 0 if it is unknown."""
-        return self.gpu_memory_bytes if self.device == "cuda" else self.memory_bytes
+    def get_device_memory_bytes(self, ranks: int) -> int:
+        """Return the memory in bytes of the smallest device on which one of `ranks` computes; 0 if it is unknown."""
+        if self.device != "cuda":
+            return self.memory_bytes
+        return min(self.gpu_memory_bytes[: max(ranks, 1)], default=0)
 
     @property
     def fast_bf16_feature(self) -> str:
@@ -82,7 +83,7 @@ def probe_hardware(device: str = "auto") -> Hardware:
     hide_noise()
     kind, count, name, capability = _detect_accelerator(device)
     model, features, vendor = _detect_processor()
-    gpu_memory_bytes = _read_gpu_memory_bytes(device) if kind == "cuda" else 0
+    gpu_memory_bytes = _read_gpu_memory_bytes(device) if kind == "cuda" else ()
     return Hardware(
         kind, count, name, capability, model, features, count_cores(), read_memory_bytes(), vendor, gpu_memory_bytes
     )
@@ -171,13 +172,13 @@ def _detect_accelerator(device: str) -> tuple[str, int, str, tuple[int, int]]:
     raise make_absent_error(device)
 
 
-def _read_gpu_memory_bytes(device: str) -> int:
-    """Return the memory of the CUDA device that `device` names, or of the smallest one that ranks may get."""
+def _read_gpu_memory_bytes(device: str) -> tuple[int, ...]:
+    """Return the memory of the CUDA device that `device` names, or of each one."""
     import torch
 
     has_index = ":" in device
     indices = [get_device_index(device)] if has_index else range(torch.cuda.device_count())
-    return min(int(torch.cuda.get_device_properties(index).total_memory) for index in indices)
+    return tuple(int(torch.cuda.get_device_properties(index).total_memory) for index in indices)
 
 
 def _detect_processor() -> tuple[str, tuple[str, ...], str]:

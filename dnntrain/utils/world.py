@@ -17,7 +17,7 @@ def read_local_size(environ: Mapping[str, str] | None = None) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def check_is_alone(command: str, starts_ranks: bool = False) -> None:
+def check_single_process(command: str, starts_ranks: bool = False) -> None:
     """Raise ConfigError if torchrun started the process of a command that measures.
 
     `starts_ranks` says that the command starts the ranks of a layout.

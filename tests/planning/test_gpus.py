@@ -21,8 +21,8 @@ from dnntrain.utils.hardware import Hardware, probe_hardware
 from dnntrain.utils.world import World
 
 GIB = 2**30
-SMALL_GPUS = Hardware("cuda", 8, memory_bytes=1000 * GIB, gpu_memory_bytes=16 * GIB)
-LARGE_GPU = Hardware("cuda", memory_bytes=16 * GIB, gpu_memory_bytes=80 * GIB)
+SMALL_GPUS = Hardware("cuda", 8, memory_bytes=1000 * GIB, gpu_memory_bytes=(16 * GIB,) * 8)
+LARGE_GPU = Hardware("cuda", memory_bytes=16 * GIB, gpu_memory_bytes=(80 * GIB,))
 SIZES = BatchSizeSchedule(EpochSchedule.constant(96, 32), 32)
 T4 = Hardware("cuda", 2, device_name="T4", capability=(7, 5))
 
@@ -53,9 +53,19 @@ def test_state_must_fit_the_gpu_whatever_the_host_has() -> None:
         check_state_fits(config, make_memory(40 * GIB), SMALL_GPUS, 8)
 
 
-@pytest.mark.parametrize(("device", "expected"), [("auto", 16), ("cuda", 16), ("cuda:0", 80), ("cuda:1", 16)])
-def test_the_memory_of_the_named_gpu_or_of_the_smallest_is_read(
-    device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+def test_an_offloaded_state_must_fit_into_the_memory_of_the_machine() -> None:
+    config = decode_config(compose(["parallel=fsdp", "parallel.cpu_offload=true"], quiet=True))
+    check_state_fits(config, make_memory(40 * GIB), SMALL_GPUS, 8)
+    with pytest.raises(ConfigError, match="and the machine has 1000"):
+        check_state_fits(config, make_memory(200 * GIB), SMALL_GPUS, 8)
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "expected"),
+    [("auto", 1, 80), ("cuda", 2, 16), ("auto", 4, 16), ("cuda:0", 1, 80), ("cuda:1", 1, 16)],
+)
+def test_the_memory_of_the_smallest_gpu_of_the_ranks_counts(
+    device: str, ranks: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = [80 * GIB, 16 * GIB]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -64,8 +74,9 @@ def test_the_memory_of_the_named_gpu_or_of_the_smallest_is_read(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=memory[index]))
     hardware = probe_hardware(device)
-    assert hardware.device_memory_bytes == hardware.gpu_memory_bytes == expected * GIB
-    assert hardware.memory_bytes == probe_hardware("cpu").memory_bytes == probe_hardware("cpu").device_memory_bytes
+    assert hardware.get_device_memory_bytes(ranks) == expected * GIB
+    processor = probe_hardware("cpu")
+    assert hardware.memory_bytes == processor.memory_bytes == processor.get_device_memory_bytes(ranks)
 
 
 @pytest.mark.parametrize("world", [World(), World(3, 4, 3, is_launched=True)], ids=["started here", "torchrun"])

@@ -14,7 +14,7 @@ from dnntrain.choices.launch.slurm import SlurmLaunch
 #: Exit code of a run that was preempted and has saved.
 _PREEMPTED_EXIT_CODE = 75
 
-#: What the queue says of a job that may be queued again: it runs, or was preempted.
+#: The fields in the queue's answer for a job that may be queued again: it runs, or was preempted.
 _STATES = "'JobState=RUNNING\\|PreemptTime=[0-9]'"
 
 #: Options of launch=slurm that launch=local also has.

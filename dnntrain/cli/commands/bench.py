@@ -10,7 +10,7 @@ from dnntrain.cli.parser import Arguments
 from dnntrain.inference.option_values import BenchRuntime
 from dnntrain.inference.run_args import check_model
 from dnntrain.utils.json_files import format_json
-from dnntrain.utils.world import check_is_alone
+from dnntrain.utils.world import check_single_process
 
 
 def run(arguments: Arguments) -> int:
@@ -18,7 +18,7 @@ def run(arguments: Arguments) -> int:
     from dnntrain.bench.measure import check_threads, measure_candidates
     from dnntrain.bench.tables import check_files, format_table, write_files
 
-    check_is_alone("bench")
+    check_single_process("bench")
     options, paths = arguments.options, [Path(word).expanduser() for word in arguments.positional]
     hardware = check_threads(options["threads"])
     for path in paths:

@@ -16,7 +16,7 @@ from dnntrain.tune.search import check_bounds, tune
 from dnntrain.tune.speed_line import check_speed_line
 from dnntrain.tune.summary import format_result
 from dnntrain.utils.json_files import format_json
-from dnntrain.utils.world import World, check_is_alone
+from dnntrain.utils.world import World, check_single_process
 
 
 def run(arguments: Arguments) -> int:
@@ -41,7 +41,7 @@ def run(arguments: Arguments) -> int:
 
 def _tune_speed(arguments: Arguments) -> int:
     """Print the settings that serve the goal best; with --json all evidence."""
-    check_is_alone("tune speed", starts_ranks=True)
+    check_single_process("tune speed", starts_ranks=True)
     options = arguments.options
     goal, config = check_speed_line(arguments.overrides, arguments.config_dir, options)
     from dnntrain.tune.speed_answer import answer_line

@@ -9,12 +9,12 @@ from dnntrain.cli.parser import Arguments
 from dnntrain.config.compose import compose
 from dnntrain.planning.checks.early import decode_new_run
 from dnntrain.utils.json_files import format_json
-from dnntrain.utils.world import World, check_is_alone
+from dnntrain.utils.world import World, check_single_process
 
 
 def run(arguments: Arguments) -> int:
     """Print a table, or JSON. The result for a run as it was trained is kept in its folder."""
-    check_is_alone("why", starts_ranks=True)
+    check_single_process("why", starts_ranks=True)
     path = _get_path(arguments)
     if path is None:
         decode_new_run(compose(arguments.overrides, arguments.config_dir), World())

@@ -61,20 +61,18 @@ def explain_missing_memory(config: RunConfig) -> Iterator[None]:
 def check_state_fits(config: RunConfig, memory: Memory, hardware: Hardware, ranks: int) -> None:
     """Check that weights, gradients and optimizer state fit into the memory of the device.
 
-    On the CPU, the ranks of a machine share its memory. Raises ConfigError with the memory that they
-    need.
+    On the CPU, and with parallel.cpu_offload, the ranks of a machine share its memory. Raises ConfigError
+    with the memory that they need.
     """
-    sharing_ranks = count_ranks_of_machine(config, ranks) if hardware.device == "cpu" else 1
+    is_on_host = hardware.device == "cpu" or bool(config.resolved["parallel"].get("cpu_offload"))
+    sharing_ranks = count_ranks_of_machine(config, ranks) if is_on_host else 1
     needed_bytes = (memory.weights + memory.gradients + memory.optimizer) * sharing_ranks
-    if (
-        hardware.device_memory_bytes
-        and needed_bytes > hardware.device_memory_bytes
-        and config.cluster.world_size is None
-    ):
+    present_bytes = hardware.memory_bytes if is_on_host else hardware.get_device_memory_bytes(ranks)
+    if present_bytes and needed_bytes > present_bytes and config.cluster.world_size is None:
         raise ConfigError(
             f"{_name_model(config)} does not fit: weights, gradients and optimizer state take "
-            f"{format_bytes(needed_bytes)}, and the {'machine' if hardware.device == 'cpu' else 'device'} has "
-            f"{format_bytes(hardware.device_memory_bytes)}",
+            f"{format_bytes(needed_bytes)}, and the {'machine' if is_on_host else 'device'} has "
+            f"{format_bytes(present_bytes)}",
             _HINT,
         )
 

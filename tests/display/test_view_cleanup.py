@@ -10,7 +10,7 @@ import termios
 import pytest
 
 from dnntrain.display.key_echo import hide_control_keys
-from dnntrain.display.left_view import prepare_to_clear
+from dnntrain.display.view_cleanup import prepare_to_clear
 
 
 def test_the_view_of_a_killed_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
