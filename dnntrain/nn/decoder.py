@@ -66,7 +66,7 @@ class Decoder(LanguageModule):
         self.shape, self.context = shape, shape.context
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = None if shape.rope_base else nn.Embedding(shape.context, shape.width)
-        self.drop = nn.Dropout(shape.dropout)
+        self.drop = nn.Dropout(shape.dropout) if shape.dropout else nn.Identity()
         self.blocks = nn.ModuleList(
             DecoderBlock(
                 shape.width,
@@ -103,7 +103,7 @@ class Decoder(LanguageModule):
         if self.positions is not None:
             features = features + self.positions.weight[first : first + tokens.shape[1]]
         features = self.split_sequence(features)
-        dropped: Tensor = self.drop(features)  # the features themselves if its rate is 0
+        dropped: Tensor = self.drop(features)
         return dropped
 
     def finish(self, features: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class CausalAttention(nn.Module):
             self.kv = nn.Linear(width, 2 * kv_heads * self.head_width, bias=bias)
             self.q.parallel_units = self.kv.parallel_units = kv_heads  # type: ignore[assignment]
         self.proj = nn.Linear(width, width, bias=bias)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
         self.cos: Tensor | None
         self.sin: Tensor | None
         cos, sin = make_rotations(context, self.head_width, rope_base) if rope_base else (None, None)
@@ -181,7 +181,7 @@ class TokenPerceptron(nn.Module):
         self.activation, self.is_gated = activation, activation == "swiglu"
         self.up = nn.Linear(width, hidden * (2 if self.is_gated else 1), bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.up(tokens)

@@ -74,7 +74,7 @@ def apply_dropout(options: Dropout, model: nn.Module) -> nn.Module:
         raise ConfigError(
             f"reg.dropout.modules={options.modules} matches no dropout module of the model, "
             f"which has {format_names(dropout_modules)}",
-            "correct it, or add dropout before a layer: "
+            "correct it, set model.dropout if the network has it, or add dropout before a layer: "
             f"reg.dropout.before_modules={list(layers)[-1] if layers else 'head'}",
         )
     for name in dropout_names:

@@ -36,11 +36,11 @@ def test_every_dropout_of_a_built_in_model_is_set_and_drops(choice: SmallCnn | M
 
 
 @pytest.mark.slow
-def test_the_dropouts_of_a_decoder_are_set_and_drop() -> None:
-    model = applied(
-        Gpt(depth=2, embed_dim=8, num_heads=2).build(ModelShape(11, 8, vocabulary=11, per_token=True)),
-        Dropout(probability=0.5),
-    )
+def test_a_decoder_without_dropout_is_refused_and_one_with_it_drops() -> None:
+    shape = ModelShape(11, 8, vocabulary=11, per_token=True)
+    with pytest.raises(ConfigError, match=r"which has none\n.*set model\.dropout"):
+        applied(Gpt(depth=2, embed_dim=8, num_heads=2).build(shape), Dropout(probability=0.5))
+    model = applied(Gpt(depth=2, embed_dim=8, num_heads=2, dropout=0.1).build(shape), Dropout(probability=0.5))
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     assert len(rates) == 5
     assert set(rates.values()) == {0.5}
