@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from dnntrain.errors import DataError
 from dnntrain.input.decode import check_regular_file
 from dnntrain.input.file_source import FileSource
-from dnntrain.input.wav_file import read_header
+from dnntrain.input.wav_file import UNKNOWN_SIZE, read_header
 from dnntrain.protocols.audio_reading import AudioReading
 from dnntrain.utils.rng import Key
 
@@ -42,20 +43,27 @@ def read_sound(path: Path, sample_rate: int) -> NDArray[np.float32]:
     try:
         with path.open("rb") as stream:
             header = read_header(stream)
+            present_bytes = status.st_size - stream.tell()
+            if header.size_bytes == UNKNOWN_SIZE:  # written into a pipe: the rest of the file is samples
+                header = replace(header, size_bytes=present_bytes)
             if header.frames > header.rate * _MAX_SECONDS:
                 raise DataError(
                     f"{path}: {header.frames} samples at {header.rate} Hz; the limit is one hour", _REMOVE_HINT
                 )
-            # Memory is taken for the bytes that the file has, not for those that it claims.
-            data = stream.read(min(header.frames * header.frame_bytes, status.st_size))
+            claimed_bytes = header.frames * header.frame_bytes
+            if claimed_bytes > present_bytes:
+                raise DataError(
+                    f"{path}: is cut off: it has {present_bytes // header.frame_bytes} of {header.frames} samples",
+                    _REMOVE_HINT,
+                )
+            data = stream.read(claimed_bytes)
     except DataError:
         raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: is not a WAV file of PCM ({error})", _REMOVE_HINT) from None
-    usable = len(data) - len(data) % header.frame_bytes
-    if not usable:
+    if not data:
         raise DataError(f"{path}: has no samples", _REMOVE_HINT)
-    values = _decode_pcm(data[:usable], header.width, path).reshape(-1, header.channels).mean(axis=1)
+    values = _decode_pcm(data, header.width, path).reshape(-1, header.channels).mean(axis=1)
     return resample(values, header.rate, sample_rate).astype(np.float32)
 
 

@@ -10,6 +10,9 @@ from typing import BinaryIO
 _PCM, _EXTENSIBLE = 0x0001, 0xFFFE
 _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 
+#: The size that a program claims which writes into a pipe and does not know the length.
+UNKNOWN_SIZE = 0xFFFFFFFF
+
 #: Bytes of the header that are read: those of the extensible format.
 _HEADER_BYTES = 40
 

@@ -75,15 +75,28 @@ def test_the_extensible_format_of_floats_is_not_read_as_integers(tmp_path: Path)
         read_sound(path, 8000)
 
 
-def test_a_claim_of_more_samples_takes_no_memory(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "a.wav", tone(440))
+def claim(path: Path, size_bytes: int, rate: int = 2**21) -> Path:
+    """Let a WAV file claim a number of bytes and a rate."""
     data = bytearray(path.read_bytes())
-    data[24:28], data[40:44] = (2**21).to_bytes(4, "little"), (2**32 - 2).to_bytes(4, "little")
+    data[24:28], data[40:44] = rate.to_bytes(4, "little"), size_bytes.to_bytes(4, "little")
     path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("size_bytes", [2**32 - 2, 4002])
+def test_a_file_that_is_cut_off_is_named_and_takes_no_memory(size_bytes: int, tmp_path: Path) -> None:
+    path = claim(write_wav(tmp_path / "a.wav", tone(440)), size_bytes)
     tracemalloc.start()
-    assert len(read_sound(path, 2**21)) == 2000
+    with pytest.raises(DataError, match=f"is cut off: it has 2000 of {size_bytes // 2} samples"):
+        read_sound(path, 2**21)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
+
+
+def test_a_file_that_was_written_into_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(440))
+    plain = read_sound(path, 8000)
+    assert np.array_equal(read_sound(claim(path, 2**32 - 1, 8000), 8000), plain)
 
 
 def test_another_rate_is_resampled() -> None:
