@@ -16,7 +16,7 @@ from dnntrain.errors import ConfigError
 from dnntrain.protocols import MetricInfo
 from dnntrain.protocols.metric import find_metric
 from dnntrain.sweep.compose_trials import compose_trials
-from dnntrain.sweep.grid import make_folder_name
+from dnntrain.sweep.grid import leave_out_folder, make_folder_name
 from dnntrain.sweep.option_values import RuleName, SamplerName
 from dnntrain.sweep.prepare import (
     check_without_torch,
@@ -124,7 +124,7 @@ def prepare_search(
     folder = choose_folder(configs, "search", json.dumps(identity, sort_keys=True))
     if (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a single run", "name another run_dir")
-    words = [word for word in overrides if not word.startswith("run_dir=")]
+    words = leave_out_folder(overrides)
     _check_local(configs, options, [*add_config_dir(config_dir, words), f"run_dir={folder}"])
     check_without_torch(trials, folder)
     mistakes: list[str] = []
@@ -205,12 +205,12 @@ def _make_identity(space: SearchSpace, options: SearchOptions, config: Mapping[s
 
     The number of trials may change: more of them continue a search.
     """
-    fixed = [word for word in space.words if isinstance(word, str) and not word.startswith("run_dir=")]
+    fixed = leave_out_folder([word for word in space.words if isinstance(word, str)])
     return {
         "sampler": options.search,
         "stop_early": options.stop_early,
         "metrics": list(options.metrics),
-        "fixed": fixed,
+        "fixed": list(fixed),
         "space": [dimension.as_json() for dimension in space.dimensions],
         "digest": compute_digest(config),
     }

@@ -27,13 +27,13 @@ from dnntrain.sweep.sweep_directory import (
     TrialStatus,
     freeze_trial,
     get_exit_code,
+    read_failure,
     read_status,
     status_after_exit,
 )
 from dnntrain.sweep.trial_list import write_list
 from dnntrain.sweep.trial_runner import TrialRunner, TrialSource
 from dnntrain.training.metrics_writer import read_rows
-from dnntrain.utils.json_files import read_json
 from dnntrain.utils.units import pluralize
 
 #: Proposals in a row that cannot be planned, after which a search ends.
@@ -114,19 +114,12 @@ def _restore(search: Search) -> SearchState:
             # As it was when the trial had saved and ended.
             status = _mark_stopped(status_after_exit(trial, Preempted.exit_code), *stops[number])
         elif number in finished:
-            status = replace(status if status.is_done else _read_failure(trial), is_final=True)
+            status = replace(status if status.is_done else read_failure(trial), is_final=True)
         state.trials.append(trial)
         state.statuses.append(status)
         state.histories[number] = _cut_history(read_history(trial, search), stops.get(number))
     write_list(search.folder, [trial for trial in state.trials if trial.folder.is_dir()])
     return state
-
-
-def _read_failure(trial: Trial) -> TrialStatus:
-    """Return how a trial that the search takes for failed had ended."""
-    result = read_json(trial.folder / "result.json")
-    exit_code = result.get("exit_code")
-    return status_after_exit(trial, exit_code if isinstance(exit_code, int) else 1)
 
 
 def _mark_stopped(status: TrialStatus, step: int, value: float) -> TrialStatus:

@@ -83,5 +83,4 @@ def _format_result(metric: MetricInfo, value: float) -> str:
 
 def format_line(state: SearchState, number: int) -> str:
     """Return the command that trains a trial by itself."""
-    words = [word for word in state.trials[number].words if not word.startswith("run_dir=")]
-    return shlex.join(["dnntrain", *add_config_dir(state.search.config_dir, words)])
+    return shlex.join(["dnntrain", *add_config_dir(state.search.config_dir, state.trials[number].words)])

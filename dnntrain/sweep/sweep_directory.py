@@ -109,14 +109,19 @@ def read_status(trial: Trial) -> TrialStatus:
     if is_done and not _lacks_report(trial):
         return _make_status("done", result, 0)
     if result.get("status") in _FAILURES and result.get("config_digest") in (None, trial.config_digest):
-        exit_code = result.get("exit_code")
-        return status_after_exit(trial, exit_code if isinstance(exit_code, int) else 1)
+        return read_failure(trial)
     status = TrialStatus()
     update_status(status, trial)
     status.step = _make_status("", result, 0).step or status.step
     if status.step or (trial.folder / "checkpoints" / "LAST").is_file():
         status.status = "broken off"
     return status
+
+
+def read_failure(trial: Trial) -> TrialStatus:
+    """Return how a trial that is not done has ended, by its result."""
+    exit_code = _read_result(trial.folder).get("exit_code")
+    return status_after_exit(trial, exit_code if isinstance(exit_code, int) else 1)
 
 
 def _read_result(folder: Path) -> dict[str, Any]:

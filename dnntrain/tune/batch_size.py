@@ -26,6 +26,7 @@ from dnntrain.planning.planner import make_plan
 from dnntrain.run.scratch import run_scratch_training
 from dnntrain.run.session import Session
 from dnntrain.tune.blocks import fill_cache_of_run
+from dnntrain.utils.explain_error import get_first_line
 from dnntrain.utils.hardware import read_resident_bytes, release_memory, use_threads
 
 #: First steps of a size, which warm up caches and are not timed.
@@ -107,7 +108,7 @@ def find_batch_size(session: Session, smallest: int, largest: int, steps: int) -
             # Every rank raises it: it follows from the settings. The sizes before it stay measured.
             if not timings:
                 raise
-            end_reason = f"train.batch_size={size * share} does not fit the run: {error.message.splitlines()[0]}"
+            end_reason = f"train.batch_size={size * share} does not fit the run: {get_first_line(error)}"
             break
         if new_timing is None:
             end_reason = f"a micro-batch of {size} does not fit into memory"

@@ -7,26 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from short_runs import comparable, result
+from short_runs import EIGHT_STEPS, comparable, result
 
 from dnntrain import train
 from dnntrain.checkpoint.checkpoint_folder import list_checkpoints, read_pointer
 from dnntrain.cli.main import main
 
-RUN = (
-    "model=mlp",
-    "model.hidden=[16]",
-    "reg=[]",
-    "train.max_examples=64",
-    "train.duration=8step",
-    "log.every=1step",
-    "log.report=false",
-    "eval.every=2step",
-    "checkpoint.every=2step",
-    "checkpoint.keep_last=9",
-    "eval.max_examples=40",
-    "precision=fp32",
-)
+RUN = (*EIGHT_STEPS, "model.hidden=[16]")
 
 
 @pytest.mark.slow

@@ -18,6 +18,21 @@ SHORT = (
     "optim.lr=4e-3",
 )
 
+#: Eight steps with a row after each, and a validation and a checkpoint after every second one.
+EIGHT_STEPS = (
+    "model=mlp",
+    "reg=[]",
+    "train.max_examples=64",
+    "train.duration=8step",
+    "log.every=1step",
+    "log.report=false",
+    "eval.every=2step",
+    "checkpoint.every=2step",
+    "checkpoint.keep_last=9",
+    "eval.max_examples=40",
+    "precision=fp32",
+)
+
 
 def environment() -> dict[str, str]:
     """The environment of a child process: this one's, with the project importable and without colours."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from short_runs import comparable, result
+from short_runs import EIGHT_STEPS, comparable, result
 
 from dnntrain import train
 from dnntrain.errors import Preempted
@@ -18,21 +18,7 @@ from dnntrain.utils.epochs import EpochSchedule
 from dnntrain.utils.signals import SignalReceived, raise_on_signals
 from dnntrain.utils.units import Duration
 
-SHORT = (
-    "model=mlp",
-    "model.hidden=[16,16,16]",
-    "reg=[]",
-    "train.max_examples=64",
-    "train.duration=8step",
-    "log.every=1step",
-    "log.report=false",
-    "eval.every=2step",
-    "checkpoint.every=2step",
-    "checkpoint.keep_last=9",
-    "checkpoint.background=false",
-    "eval.max_examples=40",
-    "precision=fp32",
-)
+SHORT = (*EIGHT_STEPS, "model.hidden=[16,16,16]", "checkpoint.background=false")
 
 UNFREEZING = ('train.freeze=["layers.1.*"]', "train.unfreeze_at=4step")
 PRUNING = ("prune=structured", "prune.at=50%")
